@@ -1,0 +1,245 @@
+"""What the cards hold: pydantic models of recipe, curriculum, domain and benchmark.
+
+Every model refuses unknown keys and never converts one type into another: a card says what it means.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstraints
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
+Name = Annotated[str, StringConstraints(pattern=rf"^{NAME.pattern}$")]
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, le=1)]
+SampleKind = Literal["caption", "description", "conversation", "reasoning", "question", "record"]
+Scorer = Literal["answer", "exact", "contained", "token_recall", "f1", "yes_no", "choice"]
+
+
+def _threads(value: Any) -> int | str:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024):
+        return value
+    raise ValueError("must be a whole number of threads of at least 1, or auto")
+
+
+class Card(BaseModel):
+    """The rules that all cards share."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Trained(Card):
+    """Learning rates of the parts; a part at 0 is frozen."""
+
+    vision: Rate = 0.0
+    projector: Rate = 0.0
+    language: Rate = 0.0
+
+
+class Stage(Card):
+    """One training stage of a curriculum.
+
+    Attributes:
+        start: ``base`` or the stage whose model this one goes on from.
+        objective: ``answer`` trains answers; ``see`` trains the vision tower on dense facts of drawn scenes.
+        on: Kinds of samples that the stage reads.
+        train: Peak learning rate of each part.
+        epochs: Passes over the samples; a fraction is a part of a pass.
+        batch: Samples of one optimiser step; ``micro_batch`` of them are held in memory at a time.
+        warmup: Share of the steps in which the learning rate rises.
+        clip: Largest norm of the gradient; 0 leaves it as it is.
+        optimizer: ``muon`` uses Muon for the matrices inside transformer blocks and AdamW for the rest.
+        replay: Share of samples drawn from the replay domain, against forgetting.
+        augment: How training pictures vary: ``flip`` (left-right, skipped where the text speaks of sides),
+            ``shift`` (moved and scaled a little), ``colour``.
+        validate_every: Steps between two validation losses; ``patience`` without a gain stop the stage.
+        max_tokens: Longest sample in tokens, image tokens included.
+        save_dtype: Type of a full checkpoint on disk; the type in memory when left out.
+    """
+
+    title: str = ""
+    start: Name = "base"
+    objective: Literal["answer", "see"] = "answer"
+    on: Annotated[list[SampleKind], Field(min_length=1)] = [
+        "caption",
+        "description",
+        "conversation",
+        "reasoning",
+    ]
+    train: Trained
+    epochs: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+    batch: Positive = 16
+    micro_batch: Positive | None = None
+    warmup: Share = 0.03
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    replay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    augment: list[Literal["flip", "shift", "colour"]] = []
+    validate_every: Positive | None = None
+    patience: Positive | None = None
+    checkpoint_every: Positive | None = None
+    gradient_checkpointing: bool = False
+    max_tokens: Positive = 2048
+    save_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = []
+
+
+class Curriculum(Card):
+    """Training stages and the order in which they start from one another."""
+
+    name: Name
+    description: Text
+    paper: str = ""
+    final: Name
+    stages: Annotated[dict[Name, Stage], Field(min_length=1)]
+
+
+class DomainData(Card):
+    """Where a domain's records come from.
+
+    Attributes:
+        reader: The reader of the source's layout.
+        options: What that reader needs to know.
+        needs_path: False when nothing is read from a folder (drawn domains).
+        env: Environment variable that holds the path when the recipe gives none.
+        where: One sentence: where the set can be had.
+        splits: Source split name -> train, valid or test.
+    """
+
+    reader: Name
+    options: dict[str, Any] = {}
+    needs_path: bool = True
+    env: str = ""
+    where: str = ""
+    splits: dict[str, Literal["train", "valid", "test"]] = {}
+
+
+class Domain(Card):
+    """A specialty: its data, its teacher and a tiny invented fixture."""
+
+    name: Name
+    title: Text
+    description: Text
+    licence: Text
+    data: DomainData
+    teacher: str = "teacher.yaml"
+    fixture: str | None = None
+
+
+class Source(Card):
+    """Whose questions a benchmark asks; ``same`` is the recipe's own domain."""
+
+    domain: Name = "same"
+    split: Literal["test", "valid"] = "test"
+
+
+class Benchmark(Card):
+    """Questions with a headline scorer and controls."""
+
+    name: Name
+    title: Text
+    description: Text
+    licence: Text
+    source: Source = Source()
+    scorer: Scorer = "answer"
+    limit: Positive | None = None
+    controls: list[Literal["blank", "shuffled"]] = ["blank", "shuffled"]
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 16
+
+
+class Adapter(Card):
+    """How weights change: all of them, or low-rank additions (the projector is trained along)."""
+
+    kind: Literal["full", "lora"] = "full"
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: list[Text] = []
+
+
+class Hardware(Card):
+    """What the recipe runs on."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    threads: Annotated[int | str, PlainValidator(_threads)] = "auto"
+
+
+class Replay(Card):
+    """General data against forgetting; ``count`` limits its training images."""
+
+    domain: Name = "scenes"
+    count: Positive | None = None
+
+
+class IngestSettings(Card):
+    """How many records are read, and the seed of the valid split.
+
+    Attributes:
+        limit: Most records that are read; None reads all.
+        train, valid, test: Pictures of each split, for domains that medkit draws.
+    """
+
+    limit: Positive | None = None
+    train: Positive | None = None
+    valid: Positive | None = None
+    test: Positive | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class TeacherSettings(Card):
+    """How much text the teacher makes of an image."""
+
+    conversations_per_image: Annotated[int, Field(ge=0, le=100)] = 1
+    questions_per_image: Annotated[int, Field(ge=0, le=100)] = 4
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Build(Card):
+    """Sizes of a model that is built from nothing (``base: build``).
+
+    Attributes:
+        language_inner: Width of the language model's feed-forward layers.
+        head_width: Width of one attention head, in both towers.
+        positions: Longest sequence in tokens.
+        words_from: Domains whose teacher cards give the tokenizer their words, besides the recipe's own text.
+    """
+
+    image_px: Positive = 64
+    patch_px: Positive = 8
+    vision_width: Positive = 160
+    vision_layers: Positive = 4
+    language_width: Positive = 192
+    language_layers: Positive = 4
+    language_inner: Positive = 512
+    head_width: Positive = 32
+    vocabulary: Positive = 2048
+    positions: Positive = 512
+    words_from: list[Name] = []
+
+
+class Recipe(Card):
+    """One adaptation: base, domain, curriculum, adapter, hardware and benchmarks."""
+
+    name: Name
+    title: Text
+    description: str = ""
+    base: Text
+    build: Build | None = None
+    domain: Name
+    data: str | None = None
+    curriculum: Name
+    adapter: Adapter = Adapter()
+    hardware: Hardware = Hardware()
+    benchmarks: Annotated[list[Name], Field(min_length=1)] = ["held-out"]
+    replay: Replay = Replay()
+    ingest: IngestSettings = IngestSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    stages: dict[str, dict[str, Any]] = {}
+    seed: Annotated[int, Field(ge=0)] = 0

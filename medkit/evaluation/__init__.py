@@ -1,0 +1,1 @@
+"""Evaluation: asking, scoring, intervals, controls and the paired comparison. Importing it loads no torch."""

@@ -1,0 +1,84 @@
+"""Controls: what a model scores when it can't have seen the image. A model that looks falls under both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+MID_GREY = (128, 128, 128)
+TRIES = 64
+
+
+def blank_image(size: tuple[int, int], colour: tuple[int, int, int] = MID_GREY) -> Image.Image:
+    """Gives an image of one colour in place of a real one.
+
+    Args:
+        size: Width and height of the real image, in pixels, so that prompt and padding stay as they were.
+        colour: RGB 0..255; the contract's mean colour, which after normalisation is close to zero everywhere.
+
+    Returns:
+        RGB image.
+    """
+    return Image.new("RGB", size, colour)
+
+
+def shuffled_images(
+    groups: Sequence[str], images: Sequence[Sequence[str]], seed: int = 0
+) -> list[list[str]] | None:
+    """Gives every question another group's images, by a seeded derangement.
+
+    Groups are put on one random cycle and each takes the images of the next: every image is still shown, as
+    often as groups of like size allow, and no question sees an image of its own group. Questions about one
+    image share their new one. Where one picture occurs in several groups, the cycle out of ``TRIES`` that
+    leaves the fewest questions with their own picture is taken. With a single group its images are rotated
+    within it.
+
+    That the question's true answer for the other image differs is not arranged: a chosen wrong image would
+    push a model that does look below chance, and what is wanted is what chance and priors alone give.
+
+    Args:
+        groups: [N] group of each question.
+        images: [N] image references of each question, at least one each.
+        seed: Seed of the cycle.
+
+    Returns:
+        [N] lists of references as long as the given ones, or None when there is no other image to show.
+    """
+    if len({ref for refs in images for ref in refs}) < 2:
+        return None
+    shown: dict[str, list[tuple[str, ...]]] = {}
+    for group, refs in zip(groups, images, strict=True):
+        pictures = shown.setdefault(group, [])
+        if tuple(refs) not in pictures:
+            pictures.append(tuple(refs))
+    rng = np.random.Generator(np.random.PCG64(seed))
+    best: list[list[str]] | None = None
+    fewest = len(groups) + 1
+    for _ in range(TRIES):
+        dealt = _deal(groups, images, shown, rng)
+        same = sum(list(refs) == new for refs, new in zip(images, dealt, strict=True))
+        if same < fewest:
+            best, fewest = dealt, same
+        if not fewest or len(shown) == 1:
+            break
+    return best
+
+
+def _deal(
+    groups: Sequence[str],
+    images: Sequence[Sequence[str]],
+    shown: dict[str, list[tuple[str, ...]]],
+    rng: np.random.Generator,
+) -> list[list[str]]:
+    names = list(shown)
+    cycle = [names[index] for index in rng.permutation(len(names))]
+    following = dict(zip(cycle, cycle[1:] + cycle[:1], strict=True))
+    shift = 1 if len(names) == 1 else 0
+    dealt = []
+    for group, refs in zip(groups, images, strict=True):
+        donors = shown[following[group]]
+        donor = donors[(shown[group].index(tuple(refs)) + shift) % len(donors)]
+        dealt.append([donor[place % len(donor)] for place in range(len(refs))])
+    return dealt

@@ -1,0 +1,193 @@
+"""Asking a model: batched greedy answers, resumable after a kill with nothing asked twice.
+
+Replies are appended to one file a batch at a time, each batch in one write that is synced to disk. After a
+kill the whole lines count and the torn end is cut off. Batches are the same in every run over the same
+questions, so what is asked after a kill is asked in the company it would have had.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import GenerationConfig
+
+from medkit.evaluation.questions import Question
+from medkit.progress import bar
+
+Key = tuple[str, str, str]
+
+
+def answer_questions(
+    model: Any,
+    processor: Any,
+    questions: Sequence[Question],
+    images: Callable[[Question], list[Image.Image]],
+    *,
+    prompt_of: Callable[[list[dict[str, Any]]], str],
+    partial: Path,
+    batch_size: int = 32,
+    max_new_tokens: int = 16,
+) -> dict[Key, dict[str, Any]]:
+    """Answers every question once, greedily, and gives the replies by the question's key.
+
+    Args:
+        model: An image-text-to-text model of transformers, on its device, in the precision to be scored.
+        processor: The model's processor.
+        questions: What to ask; keys are unique.
+        images: Gives the images to show for a question, prepared as in training.
+        prompt_of: Gives the text sent for the turns of a question (``medkit.training.encode.render_prompt``).
+        partial: Append-only JSONL of replies; those already there for the same prompt are not asked again.
+        batch_size: Questions a batch. In float32 replies don't depend on it.
+        max_new_tokens: Longest reply in tokens, its end included.
+
+    Returns:
+        Key to ``{benchmark, control, id, prompt, answer, truncated, latency_s}``; ``truncated`` when the
+        reply reached the limit without an end, ``latency_s`` is the batch's time shared evenly.
+    """
+    prompts = {question.key: prompt_of(question.messages) for question in questions}
+    batches = _batches(questions, prompts, processor.tokenizer, batch_size)
+    replies = {key: reply for key, reply in _read_replies(partial) if prompts.get(key) == reply["prompt"]}
+    config = _greedy(model, processor.tokenizer, max_new_tokens)
+    model.eval()
+    title = questions[0].benchmark if questions else "questions"
+    begun, before = time.perf_counter(), len(replies)
+    with partial.open("ab") as file, bar(title, len(questions), before) as progress:
+        for batch in batches:
+            asked = [question for question in batch if question.key not in replies]
+            if not asked:
+                continue
+            start = time.perf_counter()
+            texts = [prompts[question.key] for question in asked]
+            answers = _answer(model, processor, texts, [images(question) for question in asked], config)
+            latency = (time.perf_counter() - start) / len(asked)
+            rows = [
+                _reply(question, text, answer, truncated, latency)
+                for question, text, (answer, truncated) in zip(asked, texts, answers, strict=True)
+            ]
+            _append(file, rows)
+            replies.update(zip((question.key for question in asked), rows, strict=True))
+            speed = (len(replies) - before) / (time.perf_counter() - begun)
+            progress.advance(len(asked), f"{speed:.3g} answers/s")
+    return replies
+
+
+def _batches(
+    questions: Sequence[Question], prompts: dict[Key, str], tokenizer: Any, batch_size: int
+) -> list[list[Question]]:
+    texts = list(dict.fromkeys(prompts.values()))
+    tokens = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    length = {text: len(ids) for text, ids in zip(texts, tokens, strict=True)}
+
+    def order(question: Question) -> tuple[Any, ...]:
+        # Equal numbers of images and like lengths together; then questions about one image side by side.
+        return (
+            -len(question.images),
+            -length[prompts[question.key]],
+            question.control,
+            question.images,
+            question.id,
+        )
+
+    ordered = sorted(questions, key=order)
+    batches: list[list[Question]] = []
+    for question in ordered:
+        full = not batches or len(batches[-1]) == batch_size
+        if full or len(batches[-1][0].images) != len(question.images):
+            batches.append([])
+        batches[-1].append(question)
+    return batches
+
+
+def _read_replies(path: Path) -> Iterator[tuple[Key, dict[str, Any]]]:
+    """Gives the whole replies of a partial file and cuts off what follows the last whole line."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        whole = 0
+        for line in file:
+            try:
+                reply = json.loads(line)
+                key = reply["benchmark"], reply["control"], reply["id"]
+            except (ValueError, TypeError, KeyError):
+                break
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+            yield key, reply
+        file.truncate(whole)
+
+
+def _append(file: Any, rows: list[dict[str, Any]]) -> None:
+    file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
+    own = getattr(model, "generation_config", None)
+    ends = getattr(own, "eos_token_id", None)
+    ends = list(ends) if isinstance(ends, list | tuple) else [] if ends is None else [ends]
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
+        ends.append(tokenizer.eos_token_id)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]
+    # Spelled out: transformers fills what is left open from the checkpoint's own sampling settings.
+    return GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=50,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends or None,
+        pad_token_id=pad,
+        bos_token_id=tokenizer.bos_token_id,
+        use_cache=True,
+    )
+
+
+@torch.inference_mode()
+def _answer(
+    model: Any, processor: Any, texts: list[str], images: list[list[Image.Image]], config: GenerationConfig
+) -> list[tuple[str, bool]]:
+    tokenizer = processor.tokenizer
+    bos = tokenizer.bos_token
+    inputs = processor(
+        text=texts,
+        images=images if any(images) else None,
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+        # A template that writes the first token itself must not get a second one.
+        add_special_tokens=not (bos is not None and texts[0].startswith(bos)),
+    ).to(model.device)
+    if "pixel_values" in inputs:
+        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+    output = model.generate(**inputs, generation_config=config)
+    ends = set(config.eos_token_id or [])  # type: ignore[arg-type]
+    replies = []
+    for ids in output[:, inputs["input_ids"].shape[1] :].tolist():  # [B, new tokens]
+        end = next((place for place, token in enumerate(ids) if token in ends), None)
+        text = tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
+        replies.append((text.strip(), end is None))
+    return replies
+
+
+def _reply(question: Question, prompt: str, answer: str, truncated: bool, latency: float) -> dict[str, Any]:
+    return {
+        "benchmark": question.benchmark,
+        "control": question.control,
+        "id": question.id,
+        "prompt": prompt,
+        "answer": answer,
+        "truncated": truncated,
+        "latency_s": round(latency, 6),
+    }

@@ -1,0 +1,241 @@
+"""Intervals and paired tests for scores in 0..1 (or differences in -1..1), clustered by group.
+
+Questions about one image or one patient succeed and fail together, so what is resampled is the group
+(cluster), never the question. Everything is vectorised and seeded: equal input gives equal output.
+
+How intervals behave at 0 and at 1: the bootstrap resamples what was seen, so when every score is equal it
+collapses to a point (40 of 40 right would claim exactly 100 %). ``score_interval`` and ``paired_bootstrap``
+therefore switch to Wilson's interval, counting each group once, when all values are equal: 40 of 40 gives
+0.912..1. Close to the ends (one miss among hundreds) the percentile bootstrap stays inside [0, 1] but is a
+little short on the side of the boundary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+class Interval(NamedTuple):
+    """A mean with its interval, in the unit of the values.
+
+    Attributes:
+        value: The observed mean.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def score_interval(
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | None = None, seed: int = 0
+) -> Interval:
+    """Gives the mean of scores in 0..1 with the interval that reports show.
+
+    That is the clustered bootstrap, or Wilson's interval over groups when all values are equal or there is
+    only one group (then nothing is known about the spread between groups).
+
+    Args:
+        values: float, [N], each in 0..1.
+        groups: [N] cluster of each value; every value its own cluster when left out.
+        seed: Seed of the resampling.
+
+    Raises:
+        ValueError: If there are no values, or as many groups as values are not given.
+    """
+    totals, sizes = _by_group(values, groups)
+    value = float(totals.sum() / sizes.sum())
+    if len(sizes) > 1 and np.ptp(np.asarray(values, dtype=np.float64)) > 0:
+        return bootstrap_interval(values, groups, seed=seed)
+    low, high = wilson_interval(value * len(sizes), len(sizes))
+    return Interval(value, float(low), float(high))
+
+
+def wilson_interval(
+    successes: float | np.ndarray, count: float | np.ndarray, confidence: float = CONFIDENCE
+) -> tuple[Any, Any]:
+    """Gives Wilson's score interval of a proportion, without continuity correction; [0, 1] where count is 0.
+
+    Args:
+        successes: Number of successes, scalar or array of any shape; need not be whole.
+        count: Number of trials, broadcast against ``successes``.
+        confidence: Coverage, in (0, 1).
+
+    Returns:
+        Low and high, each of the broadcast shape (numpy float64).
+
+    Source: Wilson 1927, JASA 22:209-212; Brown, Cai and DasGupta 2001, Statistical Science 16:101-133, eq. 4.
+    """
+    successes, count = np.broadcast_arrays(np.asarray(successes, float), np.asarray(count, float))
+    z = stats.norm.ppf((1 + confidence) / 2)
+    trials = np.where(count > 0, count, 1.0)
+    share = successes / trials
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    low = np.where(successes <= 0, 0.0, np.maximum(centre - half, 0.0))
+    high = np.where(successes >= count, 1.0, np.minimum(centre + half, 1.0))
+    return np.where(count > 0, low, 0.0)[()], np.where(count > 0, high, 1.0)[()]
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> Interval:
+    """Gives the mean with its percentile bootstrap interval, whole groups resampled with replacement.
+
+    The mean is over values (a group with more questions weighs more), so each resample is a ratio of sums.
+    The percentiles are widened by the small-sample factor t * sqrt(G / (G - 1)) for G groups, without which
+    twenty groups would cover about 92 % instead of 95 %. The interval is a point when all values are equal.
+
+    Args:
+        values: float, [N].
+        groups: [N] cluster of each value; every value its own cluster when left out.
+        resamples: Number of resamples.
+        confidence: Coverage, in (0, 1).
+        seed: Seed of the resampling.
+
+    Raises:
+        ValueError: If there are no values, or as many groups as values are not given.
+
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3; Field and Welsh 2007,
+    JRSS B 69:369-390 (cluster bootstrap); Hesterberg 2015, The American Statistician 69:371-386, section 5.3
+    (expanded percentile interval).
+    """
+    totals, sizes = _by_group(values, groups)
+    count = len(sizes)
+    value = float(totals.sum() / sizes.sum())
+    if count == 1:
+        return Interval(value, value, value)
+    means = _resampled_means(totals, sizes, resamples, seed)
+    widened = np.sqrt(count / (count - 1)) * stats.t.ppf((1 - confidence) / 2, count - 1)
+    tail = stats.norm.cdf(widened)
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
+
+
+def paired_bootstrap(
+    before: Sequence[float] | np.ndarray,
+    after: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Gives the mean of ``after - before`` over the same questions, with its clustered 95 % interval.
+
+    When every difference is equal, the interval is Wilson's bound over groups on what was never seen: no
+    change in 40 groups gives -0.088..0.088.
+
+    Args:
+        before: float, [N], scores of the first model.
+        after: float, [N], scores of the second model on the same questions in the same order.
+        groups: [N] cluster of each question; every question its own cluster when left out.
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
+
+    Raises:
+        ValueError: If the lengths differ or are 0.
+
+    Source: Koehn 2004, EMNLP, section 4 (paired bootstrap), here over clusters.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"paired scores need equal lengths, got {len(before)} and {len(after)}")
+    differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    _, sizes = _by_group(differences, groups)
+    if len(sizes) > 1 and np.ptp(differences) > 0:
+        return bootstrap_interval(differences, groups, resamples=resamples, seed=seed)
+    value = float(differences.mean())
+    unseen = float(wilson_interval(0, len(sizes))[1])
+    return Interval(value, max(value - unseen, -1.0), min(value + unseen, 1.0))
+
+
+def mcnemar_exact(wins: int, losses: int) -> float:
+    """Gives the two-sided exact McNemar p-value from the discordant pairs; 1.0 when there are none.
+
+    It takes questions as independent, so where questions share an image, read it beside the clustered
+    interval.
+
+    Args:
+        wins: Questions that only the second model answers right.
+        losses: Questions that only the first model answers right.
+
+    Source: McNemar 1947, Psychometrika 12:153-157; exact form as a binomial test, Fagerland et al. 2013, BMC
+    Medical Research Methodology 13:91, section "The McNemar exact conditional test".
+    """
+    if wins + losses == 0:
+        return 1.0
+    return float(stats.binomtest(int(wins), int(wins + losses), 0.5).pvalue)
+
+
+def paired_permutation(
+    before: Sequence[float] | np.ndarray,
+    after: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> float:
+    """Gives the two-sided p-value of a paired test for scores that are not all 0 or 1.
+
+    Under no difference the two models' scores of a whole group can be swapped, so the groups' differences get
+    random signs. The observed arrangement counts as one of the resamples: the smallest value is
+    1/(resamples+1).
+
+    Args:
+        before: float, [N], scores of the first model.
+        after: float, [N], scores of the second model on the same questions in the same order.
+        groups: [N] cluster of each question; every question its own cluster when left out.
+        resamples: Number of random sign patterns.
+        seed: Seed of the signs.
+
+    Source: Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, section 3.7; Phipson and
+    Smyth 2010, Statistical Applications in Genetics and Molecular Biology 9:39 (the added one).
+    """
+    differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    totals, _ = _by_group(differences, groups)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    rows = max(1, 4_000_000 // len(totals))
+    reached = 0
+    for start in range(0, resamples, rows):
+        signs = rng.integers(2, size=(min(rows, resamples - start), len(totals))) * 2 - 1  # [R, G]
+        reached += int((np.abs(signs @ totals) >= abs(totals.sum()) - 1e-9).sum())
+    return (reached + 1) / (resamples + 1)
+
+
+def _by_group(
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not array.size:
+        raise ValueError(f"an interval needs a flat list of at least one value, got shape {array.shape}")
+    if groups is None:
+        return array, np.ones(array.size)
+    if len(groups) != array.size:
+        raise ValueError(f"an interval needs a group for each value, got {len(groups)} for {array.size}")
+    numbers: dict[Hashable, int] = {}
+    index = np.fromiter((numbers.setdefault(group, len(numbers)) for group in groups), dtype=np.int64)
+    return np.bincount(index, weights=array), np.bincount(index).astype(np.float64)
+
+
+def _resampled_means(totals: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    rng = np.random.Generator(np.random.PCG64(seed))
+    count = len(sizes)
+    rows = max(1, 4_000_000 // count)  # 32 MB of picks at a time, whatever the number of groups
+    means = np.empty(resamples)
+    for start in range(0, resamples, rows):
+        picks = rng.integers(count, size=(min(rows, resamples - start), count))  # [R, G]
+        means[start : start + len(picks)] = totals[picks].sum(1) / sizes[picks].sum(1)
+    return means

@@ -1,0 +1,141 @@
+"""From answer rows to the scores of a benchmark: accuracy with interval, slices, controls, counts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from medkit.evaluation import scorers
+from medkit.evaluation.questions import Question
+from medkit.evaluation.statistics import Interval, score_interval
+
+Row = dict[str, Any]
+
+
+def answer_row(question: Question, shown: Sequence[str], reply: Row, scorer: str) -> Row:
+    """Joins a question with its reply and scores it: one row of ``answers.jsonl``.
+
+    Args:
+        question: What was asked.
+        shown: References of the images of the question itself, whatever a control showed instead.
+        reply: ``{prompt, answer, truncated, latency_s}``.
+        scorer: The benchmark's headline scorer; questions it does not apply to are scored by ``answer``.
+    """
+    scores = scorers.score(reply["answer"], question.references, question.choices, question.answer_type)
+    headline = scores["answer"] if scores[scorer] is None else scores[scorer]
+    row = {
+        "benchmark": question.benchmark,
+        "control": question.control,
+        "id": question.id,
+        "image": shown[0] if shown else "",
+        "group": question.group,
+        "kind": question.kind,
+        "answer_type": question.answer_type,
+        "question": question.text,
+        "prompt": reply["prompt"],
+        "references": question.references,
+        "choices": question.choices,
+        "answer": reply["answer"],
+        "correct": int(headline) if headline in (0.0, 1.0) else headline,
+        "scores": {name: scores[name] for name in scorers.SCORERS},
+        "latency_s": reply["latency_s"],
+        "truncated": reply["truncated"],
+    }
+    if question.control == "shuffled":
+        row["shown"] = question.images[0]
+    return row
+
+
+def summarise(rows: Sequence[Row], scorer: str, seed: int = 0) -> dict[str, Any]:
+    """Gives the scores of one benchmark from its answer rows, controls included.
+
+    ``majority`` is the accuracy of always giving the most frequent gold answer (of a slice; overall, of each
+    kind of question). ``survives`` is the share of what was right with the true image that is still right
+    under the control. Intervals are clustered by group.
+
+    Args:
+        rows: Rows of ``answers.jsonl`` of one benchmark; at least one has control ``none``.
+        scorer: Name of the headline scorer.
+        seed: Seed of the bootstrap.
+    """
+    by_control: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_control[row["control"]].append(row)
+    asked = by_control.pop("none")
+    slices = {name: _slices(asked, name, seed) for name in ("kind", "answer_type")}
+    kinds = slices["kind"].values()
+    return {
+        "count": len(asked),
+        "images": len({row["image"] for row in asked if row["image"]}),
+        "groups": len({row["group"] for row in asked}),
+        "questions_sha256": _identity(asked),
+        "scorer": scorer,
+        "definition": scorers.DEFINITIONS[scorer],
+        "interval": "95 %, bootstrap over groups; Wilson's where all scores are equal",
+        "accuracy": _accuracy(asked, seed),
+        "by_scorer": _by_scorer(asked, seed),
+        "slices": slices,
+        "controls": {name: _control(asked, under, seed) for name, under in sorted(by_control.items())},
+        "empty": sum(not row["answer"].strip() for row in asked),
+        "truncated": sum(row["truncated"] for row in asked),
+        "unparsed": sum(_unparsed(row) for row in asked),
+        "majority": sum(kind["majority"] * kind["count"] for kind in kinds) / len(asked),
+    }
+
+
+def _accuracy(rows: Sequence[Row], seed: int) -> dict[str, float]:
+    return _interval([row["correct"] for row in rows], rows, seed)
+
+
+def _interval(values: Sequence[float], rows: Sequence[Row], seed: int) -> dict[str, float]:
+    interval: Interval = score_interval(values, [row["group"] for row in rows], seed)
+    return {name: round(value, 6) for name, value in interval._asdict().items()}
+
+
+def _by_scorer(rows: Sequence[Row], seed: int) -> dict[str, dict[str, float]]:
+    found = {}
+    for name in scorers.SCORERS:
+        applies = [row for row in rows if row["scores"][name] is not None]
+        if applies:
+            values = [row["scores"][name] for row in applies]
+            found[name] = {"count": len(applies), **_interval(values, applies, seed)}
+    return found
+
+
+def _slices(rows: Sequence[Row], column: str, seed: int) -> dict[str, dict[str, float]]:
+    parts: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        parts[row[column]].append(row)
+    return {
+        name: {"count": len(part), **_accuracy(part, seed), "majority": _majority(part)}
+        for name, part in sorted(parts.items())
+    }
+
+
+def _majority(rows: Sequence[Row]) -> float:
+    gold = Counter(scorers.normalise(row["references"][0]) for row in rows)
+    return gold.most_common(1)[0][1] / len(rows)
+
+
+def _control(asked: Sequence[Row], under: Sequence[Row], seed: int) -> dict[str, float]:
+    right = {row["id"]: row["correct"] for row in asked}
+    total = sum(right[row["id"]] for row in under)
+    kept = sum(min(right[row["id"]], row["correct"]) for row in under)
+    return {
+        "count": len(under),
+        **_accuracy(under, seed),
+        "survives": round(kept / total, 6) if total else 0.0,
+    }
+
+
+def _unparsed(row: Row) -> bool:
+    said = bool(row["answer"].strip())
+    return said and not scorers.is_parsed(row["answer"], row["answer_type"], row["choices"])
+
+
+def _identity(rows: Sequence[Row]) -> str:
+    asked = sorted([row["id"], row["image"], row["question"], *row["references"]] for row in rows)
+    return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,142 @@
+"""Loads and saves model folders in plain Hugging Face layout, adapters included."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging as transformers_logging
+
+from ..errors import ModelError
+from .contract import Contract, read_contract, write_contract
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+transformers_logging.disable_progress_bar()  # medkit shows its own progress
+
+
+@dataclass
+class Loaded:
+    """A checkpoint ready for use.
+
+    Attributes:
+        model: The transformers model; for an adapter folder a ``peft.PeftModel``.
+        processor: Tokenizer and image processor with the chat template.
+        contract: The image policy.
+        folder: Where it was loaded from.
+    """
+
+    model: Any
+    processor: Any
+    contract: Contract
+    folder: Path
+
+    @property
+    def base_model(self) -> PreTrainedModel:
+        """The transformers model inside, adapters injected."""
+        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+
+    @property
+    def model_type(self) -> str:
+        """The family, for example ``llava``."""
+        return self.base_model.config.model_type
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """Gives the device that a recipe's ``auto|cpu|cuda`` means here.
+
+    Raises:
+        ModelError: ``cuda`` was asked for and none is there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError("hardware.device is cuda but torch sees no GPU; use device: auto or cpu")
+    return torch.device(device)
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """Gives ``bf16`` or ``fp32``: ``auto`` means bf16 wherever the processor computes in it."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return "bf16" if any(getattr(torch.cpu, probe, bool)() for probe in probes) else "fp32"
+
+
+def load_model(folder: str | Path, device: str = "auto", dtype: torch.dtype = torch.float32) -> Loaded:
+    """Loads a model folder, a hub id, or an adapter folder with its base.
+
+    Args:
+        folder: Model folder, adapter folder or hub id.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        dtype: Of the weights in memory.
+
+    Raises:
+        ModelError: The folder is no checkpoint, or contradicts its contract.
+    """
+    path = Path(folder)
+    if path.exists() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ModelError(f"{path}: no config.json or adapter_config.json here; give a Hugging Face model folder")
+    try:
+        model = _load_weights(path, str(folder), dtype)
+        processor = AutoProcessor.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{folder}: the checkpoint can't be loaded: {first_line}") from error
+    model.to(pick_device(device)).eval()
+    return Loaded(model, processor, read_contract(path, processor), path)
+
+
+def _load_weights(path: Path, name: str, dtype: torch.dtype) -> Any:
+    if not (path / "adapter_config.json").is_file():
+        return AutoModelForImageTextToText.from_pretrained(name, dtype=dtype)
+    from peft import PeftModel
+
+    base = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
+    if not Path(base).is_absolute() and (path / base).exists():
+        base = str(path / base)
+    return PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base, dtype=dtype), name)
+
+
+def save_model(loaded: Loaded, folder: Path, contract: Contract, dtype: torch.dtype | None = None) -> None:
+    """Writes weights (safetensors), processor, chat template and contract; the folder appears whole or not at all.
+
+    Args:
+        loaded: What to save.
+        folder: Target; replaced when it exists.
+        contract: Written as ``medkit.json``.
+        dtype: Cast full checkpoints to this on disk; None keeps the dtype in memory. Adapters keep theirs.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    if dtype is not None and not hasattr(loaded.model, "peft_config"):
+        state = {name: tensor.to(dtype) for name, tensor in _untied(loaded.model).items()}
+        config_dtype, loaded.model.config.dtype = loaded.model.config.dtype, dtype
+        loaded.model.save_pretrained(partial, state_dict=state)
+        loaded.model.config.dtype = config_dtype
+    else:
+        loaded.model.save_pretrained(partial)
+    loaded.processor.save_pretrained(partial)
+    write_contract(partial, contract)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def _untied(model: Any) -> dict[str, torch.Tensor]:
+    """Gives the state without second names of shared storage (a head tied to the embeddings)."""
+    state, seen = {}, set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            state[name] = tensor
+    return state

@@ -1,0 +1,182 @@
+"""Readers of what users have: one file a source kind, each with ``read(root, options)``.
+
+A reader yields a ``Record`` for every input it understands and a ``Rejected`` for every one it doesn't; it never
+raises on a bad record. It decodes no pixels: ingest does, with the size limits. It raises ``DataError`` only when
+the source as a whole can't be read.
+
+``options`` are a domain card's ``data.options``; ingest adds ``splits``, the source's split names that the card
+knows, so that a reader can find them in folder and file names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from medkit.errors import DataError
+from medkit.images import SUFFIXES
+
+READERS: dict[str, str] = {
+    "arrays": "medkit.readers.arrays",
+    "boxes": "medkit.readers.boxes",
+    "class_folders": "medkit.readers.class_folders",
+    "drawn": "medkit.readers.drawn",
+    "llava_json": "medkit.readers.llava_json",
+    "table": "medkit.readers.table",
+}
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
+    **dict.fromkeys(("test", "testing", "holdout", "heldout"), "test"),
+}
+
+Picture = bytes | Path | np.ndarray | Image.Image
+
+
+@dataclass(frozen=True)
+class Record:
+    """One input record as a reader gives it.
+
+    Attributes:
+        id: Unique within the source.
+        image: The picture: encoded bytes, a path, an array or a Pillow image; a list of them for a record of
+            several pictures, empty for one of text alone.
+        facts: Structured truth (``labels``, ``objects`` with boxes in 0..1, ``modality``, ``complete``).
+        caption: The picture's caption, or None.
+        messages: A conversation in the form of ``medkit.sample``, or None.
+        group: What must not be split between train and test; a patient only as a hash (``hashed``).
+        split: The source's own split name, or None.
+        licence: The source's licence, "" for the domain card's.
+        notes: (reason, detail) pairs for the ledger: what was skipped or mended inside the record.
+        extra: Further values for ``Sample.source``.
+    """
+
+    id: str
+    image: Picture | list[Picture]
+    facts: dict[str, Any] = field(default_factory=dict)
+    caption: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    group: str = ""
+    split: str | None = None
+    licence: str = ""
+    notes: tuple[tuple[str, str], ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An input record that can't be used: a short fixed reason and the particulars."""
+
+    record: str
+    reason: str
+    detail: str = ""
+
+
+Reader = Callable[[Path, dict[str, Any]], Iterator[Record | Rejected]]
+
+
+def get_reader(name: str) -> Reader:
+    """Gives the ``read`` function of a reader.
+
+    Raises:
+        DataError: No reader has the name.
+    """
+    if name not in READERS:
+        raise DataError(
+            f"there is no reader {name!r}{_did_you_mean(name, READERS)}; readers: {', '.join(READERS)}"
+        )
+    return importlib.import_module(READERS[name]).read
+
+
+def check_options(reader: str, options: dict[str, Any], allowed: Iterable[str]) -> None:
+    """Refuses options that the reader doesn't have, all at once.
+
+    Raises:
+        DataError: Names every unknown option and what may have been meant.
+    """
+    allowed = [*allowed, "splits"]
+    unknown = [f"{key!r}{_did_you_mean(key, allowed)}" for key in options if key not in allowed]
+    if unknown:
+        raise DataError(
+            f"reader {reader} has no option {', '.join(unknown)}; its options: {', '.join(sorted(allowed))}"
+        )
+
+
+def hashed(key: str) -> str:
+    """Gives a group key that doesn't show the patient or file it stands for (16 hex digits)."""
+    return hashlib.sha256(f"medkit group:{key}".encode()).hexdigest()[:16]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Gives the picture files below a folder, sorted; hidden files and folders are left out.
+
+    Raises:
+        DataError: The folder is missing.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; give the path of the data set")
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(parent, name)
+            for name in names
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
+def ids_of(paths: list[Path], root: Path) -> dict[Path, str]:
+    """Gives every file an id: its name without suffix where that is unique, else its path below the root."""
+    stems = Counter(path.stem for path in paths)
+    return {path: path.stem if stems[path.stem] == 1 else path.relative_to(root).as_posix() for path in paths}
+
+
+def split_in(name: str, known: Iterable[str]) -> str | None:
+    """Finds a split's name in a folder or file name: "png_sample_dev" holds "dev"."""
+    words = re.split(r"[^a-z]+", name.lower())
+    for split in [*known, *SPLIT_NAMES]:
+        if split.lower() in words:
+            return split
+    return None
+
+
+def split_of(path: Path, root: Path, known: Iterable[str]) -> str | None:
+    """Finds a split's name among the folders between the root and a file, the outermost first; else in the root's."""
+    known = list(known)
+    for part in path.relative_to(root).parent.parts:
+        found = split_in(part, known)
+        if found:
+            return found
+    return split_in(root.name, known)
+
+
+def group_of(record_id: str, pattern: str | None) -> str:
+    """Gives a record's group: what ``pattern`` captures of its id (hashed), or the id itself."""
+    match = re.search(pattern, record_id) if pattern else None
+    if match is None:
+        return record_id
+    return hashed(match.group(1) if match.groups() else match.group(0))
+
+
+def inside(root: Path, name: str) -> Path | None:
+    """Gives the path of a file that a table names, or None when the name leads out of the data folder."""
+    path = os.path.normpath(os.path.join(root, name))
+    base = os.path.normpath(root)
+    return Path(path) if path.startswith(base.rstrip(os.sep) + os.sep) else None
+
+
+def _did_you_mean(name: str, choices: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(choices), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,1 @@
+"""Makes training text from images' facts: the offline rule teacher."""

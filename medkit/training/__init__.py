@@ -1,0 +1,1 @@
+"""Training: encode and mask, batches, the one loop, checkpoints."""

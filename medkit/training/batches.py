@@ -1,0 +1,89 @@
+"""Batches as a pure function of (seed, epoch): what makes a resumed run see the same data in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+POOL_BATCHES = 40  # batches whose samples are sorted by length together: little padding, still well mixed
+SIDED = (" left", " right")
+
+
+def epoch_batches(lengths: np.ndarray, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Deals all samples into batches of alike length.
+
+    Args:
+        lengths: int [N], tokens of every sample.
+        batch: Samples a batch; the last may be smaller.
+        seed: Of the run.
+        epoch: 0-based.
+
+    Returns:
+        Index arrays; together a permutation of ``range(N)``.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
+    order = rng.permutation(len(lengths))
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), batch * POOL_BATCHES):
+        pool = order[start : start + batch * POOL_BATCHES]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [pool[at : at + batch] for at in range(0, len(pool), batch)]
+    return [batches[index] for index in rng.permutation(len(batches))]
+
+
+def batch_at(lengths: np.ndarray, batch: int, seed: int, steps: range) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Walks over (step, epoch, indices) for a range of optimiser steps, across epochs."""
+    per_epoch = -(-len(lengths) // batch)
+    planned, current = -1, []
+    for step in steps:
+        epoch = step // per_epoch
+        if epoch != planned:
+            planned, current = epoch, epoch_batches(lengths, batch, seed, epoch)
+        yield step, epoch, current[step % per_epoch]
+
+
+def prefetch(items: Iterator[Any], make: Callable[[Any], Any], depth: int = 2) -> Iterator[Any]:
+    """Makes the next batches on a thread while the current one is trained on (decoding releases the interpreter)."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = []
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > depth:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+
+
+def augment_image(image: Image.Image, kinds: list[str], rng: np.random.Generator, text: str = "") -> Image.Image:
+    """Varies a training picture.
+
+    Args:
+        image: RGB.
+        kinds: Of ``flip`` (left-right; never when the text speaks of left or right), ``shift`` (moved and scaled by
+            up to a twelfth), ``colour`` (brightness, contrast, saturation by up to a fifth).
+        rng: Of this sample in this epoch.
+        text: The conversation, lower case.
+    """
+    if "flip" in kinds and rng.random() < 0.5 and not any(word in text for word in SIDED):
+        image = ImageOps.mirror(image)
+    if "shift" in kinds:
+        image = _shift(image, rng)
+    if "colour" in kinds:
+        for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+            image = enhancer(image).enhance(float(rng.uniform(0.8, 1.2)))
+    return image
+
+
+def _shift(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    width, height = image.size
+    scale = float(rng.uniform(0.92, 1.08))
+    dx, dy = (float(value) for value in rng.uniform(-1 / 12, 1 / 12, 2))
+    matrix = (scale, 0, width * (dx + (1 - scale) / 2), 0, scale, height * (dy + (1 - scale) / 2))
+    ground = image.getpixel((0, 0))
+    return image.transform(
+        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=ground
+    )

@@ -1,0 +1,117 @@
+"""Turns a conversation into token ids and exact supervision masks, with the processor's own chat template.
+
+The spans to learn come from rendering prefixes of the conversation, so no template needs special tags; the
+processor maps them through the expansion of image tokens. One function serves every family.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import MedkitError
+
+IGNORE = -100
+PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
+
+
+class UnfitSample(MedkitError):
+    """A sample that can't be trained on; its message is the ledger's reason."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids and labels of one conversation.
+
+    Attributes:
+        ids: int32 [T], image tokens expanded.
+        labels: int32 [T], the id where the token is supervised, else -100.
+        extra: Other per-token arrays of the family (``token_type_ids``, ``mm_token_type_ids``), int32 [T].
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def supervised(self) -> int:
+        """Number of supervised positions that are predicted (a label at position 0 never is)."""
+        return int((self.labels[1:] != IGNORE).sum())
+
+
+def render_prompt(processor: Any, messages: list[dict[str, Any]]) -> str:
+    """Renders messages as the text that generation starts from, in the training template.
+
+    Args:
+        processor: The checkpoint's processor.
+        messages: Chat messages that end with a user turn.
+    """
+    return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+
+def encode(
+    processor: Any, messages: list[dict[str, Any]], image_sizes: list[tuple[int, int]], max_tokens: int
+) -> Encoded:
+    """Encodes one conversation; every assistant turn, with the token that ends it, is supervised.
+
+    Token counts depend on a picture's size alone, so blank pictures of the right size stand in for the pixels.
+
+    Args:
+        processor: The checkpoint's processor.
+        messages: Chat messages with image parts.
+        image_sizes: (width, height) in px of every image, after ``prepare_image``.
+        max_tokens: Longest sequence; a longer sample is refused, never cut through an image or an answer.
+
+    Raises:
+        UnfitSample: Too long, no supervised token, or images and image parts differ in number.
+    """
+    parts = sum(part["type"] == "image" for message in messages for part in message["content"])
+    if parts != len(image_sizes):
+        raise UnfitSample(f"{parts} image parts but {len(image_sizes)} images")
+    text = processor.apply_chat_template(messages, tokenize=False)
+    spans = _answer_spans(processor, messages, text)
+    stand_ins = [Image.new("RGB", size) for size in image_sizes]
+    # the template writes <s> itself where the family wants one
+    encoded = processor(
+        text=[text], images=stand_ins or None, add_special_tokens=not _starts_with_bos(processor, text),
+        return_offsets_mapping=True, return_text_replacement_offsets=True,
+    )  # fmt: skip
+    ids = np.asarray(encoded["input_ids"][0], dtype=np.int32)
+    # transformers' own mapping of character spans through expanded image tokens; it has no public name in 5.x
+    mapped = processor._adjust_assistant_masks_indices(dict(encoded), [spans])
+    mask = np.asarray(mapped["assistant_masks"][0], dtype=bool)
+    if len(ids) > max_tokens:
+        raise UnfitSample(f"{len(ids)} tokens exceed max_tokens {max_tokens}")
+    extra = {key: np.asarray(encoded[key][0], dtype=np.int32) for key in PER_TOKEN if key in encoded}
+    result = Encoded(ids, np.where(mask, ids, IGNORE).astype(np.int32), extra)
+    if result.supervised == 0:
+        raise UnfitSample("no supervised token is left")
+    return result
+
+
+def _answer_spans(processor: Any, messages: list[dict[str, Any]], text: str) -> list[tuple[int, int]]:
+    """Finds the character span of every assistant turn by rendering the conversation up to it and through it."""
+    ending = getattr(processor, "tokenizer", processor).eos_token or ""
+    spans = []
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = processor.apply_chat_template(messages[:index], add_generation_prompt=True, tokenize=False)
+        through = processor.apply_chat_template(messages[: index + 1], tokenize=False)
+        if not (text.startswith(before) and text.startswith(through)):
+            raise UnfitSample("the chat template rewrites earlier turns, so answers can't be located")
+        # what a template adds after the end token (a newline) is never generated, so it is not learnt either
+        with contextlib.suppress(ValueError):
+            last = through.rindex(ending, len(before)) if ending else len(through)
+            through = through[: last + len(ending)]
+        spans.append((len(before), len(through)))
+    return spans
+
+
+def _starts_with_bos(processor: Any, text: str) -> bool:
+    bos = getattr(processor, "tokenizer", processor).bos_token
+    return bool(bos) and text.startswith(bos)

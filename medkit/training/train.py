@@ -1,0 +1,162 @@
+"""The train step: a start checkpoint and a dataset folder become a model folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ..errors import TrainingError
+from ..models.adapters import make_trainable
+from ..models.contract import Contract
+from ..models.load import Loaded, load_model, pick_device, pick_precision, save_model
+from .examples import ExampleSet, gather_samples, write_dropped
+from .loop import VALIDATION_LIMIT, LoopSettings, Progress, run_loop
+from .objectives import AnswerObjective, SeeObjective, see_heads
+from .optimizers import Optimizers
+
+LOOP_KEYS = (
+    "epochs", "batch", "micro_batch", "warmup", "clip", "schedule", "validate_every", "checkpoint_every", "patience",
+)  # fmt: skip
+
+
+def train(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Runs one stage.
+
+    Args:
+        settings: The resolved stage card, with ``stage``, ``adapter``, ``hardware`` and ``seed`` of the recipe.
+        inputs: ``start`` (model folder), ``data`` (dataset folder with text), optional ``replay`` (the same of the
+            general domain) and ``records`` (dataset folder with facts, for objective ``see``).
+        out: Stage folder.
+
+    Returns:
+        Summary: steps, samples seen, supervised tokens, seconds, losses, trainable parameters by part.
+
+    Raises:
+        TrainingError: Nothing to train on, or a loss that is not finite.
+        ModelError: The start checkpoint does not load or the adapter does not fit.
+    """
+    set_threads(settings["hardware"].get("threads", "auto"))
+    accelerator = make_accelerator(settings, out)
+    torch.manual_seed(settings["seed"])
+    loaded = load_model(inputs["start"], device=str(accelerator.device))
+    rates = {part: float(rate) for part, rate in settings["train"].items()}
+    if settings["objective"] == "see":
+        rates = {"vision": rates.get("vision", 0.0)}
+    groups = make_trainable(loaded, rates, settings["adapter"])
+    if settings.get("gradient_checkpointing"):
+        loaded.base_model.gradient_checkpointing_enable({"use_reentrant": False})
+    objective, validation, dropped = _objectives(settings, inputs, loaded)
+    objective.to(accelerator.device)
+    if settings["objective"] == "see":
+        heads = list(objective.heads.parameters())
+        groups, rates = {**groups, "heads": heads}, {**rates, "heads": rates["vision"]}
+    names = {parameter: name for name, parameter in objective.named_parameters()}
+    kind = settings.get("optimizer", "adamw")
+    optimizers = Optimizers(groups, rates, settings["weight_decay"], kind, names)
+    loop = LoopSettings(seed=settings["seed"], **{key: settings[key] for key in LOOP_KEYS if key in settings})
+    progress = run_loop(accelerator, objective, validation, optimizers, loop, out)
+    trainable = {part: sum(p.numel() for p in parameters) for part, parameters in groups.items()}
+    result = _result(progress, objective, validation, trainable, dropped)
+    if accelerator.is_main_process:
+        write_dropped(dropped, out / "ledger.jsonl")
+        provenance = {**loaded.contract.provenance, f"stage:{settings['stage']}": _provenance(settings, result)}
+        contract = Contract(loaded.contract.fit, loaded.contract.mean_colour, provenance)
+        save_model(loaded, out / "model", contract, _disk_dtype(settings))
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    if settings.get("trackers"):
+        accelerator.end_training()
+    accelerator.wait_for_everyone()
+    return result
+
+
+def make_accelerator(settings: dict[str, Any], out: Path) -> Accelerator:
+    """Makes the accelerator that the recipe's hardware asks for.
+
+    Raises:
+        TrainingError: accelerate fell back to another kind of process group than the recipe names.
+    """
+    hardware = settings["hardware"]
+    device = pick_device(hardware.get("device", "auto"))
+    precision = pick_precision(hardware.get("precision", "auto"), device)
+    accelerator = Accelerator(
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        cpu=device.type == "cpu",
+        log_with=settings.get("trackers") or None,
+        project_dir=str(out),
+    )
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != expected:
+        raise TrainingError(
+            f"accelerate runs {accelerator.num_processes} processes where {expected} were launched; start with torchrun"
+        )
+    if settings.get("trackers"):
+        accelerator.init_trackers("medkit", config={"stage": settings["stage"], "seed": settings["seed"]})
+    return accelerator
+
+
+def set_threads(threads: str | int) -> None:
+    """Sets torch's threads: the recipe's number, else OMP_NUM_THREADS, else the cores this process may use."""
+    if threads == "auto":
+        if "OMP_NUM_THREADS" in os.environ:
+            return
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(int(threads))
+
+
+def _objectives(
+    settings: dict[str, Any], inputs: dict[str, Path], loaded: Loaded
+) -> tuple[Any, Any | None, list[dict[str, str]]]:
+    """Makes the training objective, the validation objective (None without valid samples) and the dropped rows."""
+    own = inputs["records"] if settings["objective"] == "see" else inputs["data"]
+    folders = [own, *([inputs["replay"]] if "replay" in inputs else [])]
+    shares = [settings.get("replay", 0.0)] if "replay" in inputs else []
+    seed, kinds, tokens = settings["seed"], settings["on"], settings["max_tokens"]
+    augment = list(settings.get("augment") or [])
+    datasets, samples = gather_samples(folders, kinds, "train", shares, seed)
+    examples = ExampleSet(loaded, datasets, samples, tokens, augment, seed)
+    valid_datasets, held_out = gather_samples(folders[:1], kinds, "valid", [], seed)
+    valid = ExampleSet(loaded, valid_datasets, held_out[:VALIDATION_LIMIT], tokens, [], seed) if held_out else None
+    dropped = examples.dropped + (valid.dropped if valid else [])
+    if settings["objective"] == "answer":
+        return AnswerObjective(loaded, examples), AnswerObjective(loaded, valid) if valid else None, dropped
+    objective = SeeObjective(loaded, examples, see_heads(examples.kept))
+    check = None
+    if valid:
+        check = SeeObjective(loaded, valid, objective.names)
+        check.heads = objective.heads
+    return objective, check, dropped
+
+
+def _result(
+    progress: Progress, objective: Any, validation: Any | None, trainable: dict[str, int], dropped: list[dict[str, str]]
+) -> dict[str, Any]:
+    return {
+        "model": "model",
+        "steps": progress.step,
+        "samples": len(objective.lengths),
+        "samples_seen": progress.samples,
+        "supervised_tokens": progress.tokens,
+        "seconds": round(progress.seconds, 1),
+        "loss_first": progress.losses[0],
+        "loss_last": progress.losses[-1],
+        "valid_samples": len(validation.lengths) if validation else 0,
+        "trainable": trainable,
+        "dropped": len(dropped),
+    }
+
+
+def _provenance(settings: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: settings[key] for key in ("epochs", "batch", "train", "adapter", "seed", "objective", "on") if key in settings}
+    return {**kept, "samples_seen": result["samples_seen"]}
+
+
+def _disk_dtype(settings: dict[str, Any]) -> torch.dtype | None:
+    named = settings.get("save_dtype")
+    return getattr(torch, named) if named else None
+
+
