@@ -139,17 +139,17 @@ def report(folder: Annotated[Path, typer.Argument(help="A run folder, for exampl
 @app.command()
 def show(
     path: Annotated[Path, typer.Argument(help="A dataset folder or a run folder.")],
-    out: Annotated[Path | None, typer.Option("--out", help="File to write: .png or .html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A .png or .html file, or a folder for both.")
+    ] = None,
 ) -> None:
     """Look into a dataset or a run: counts and a contact sheet of samples.
 
     medkit show runs/phantom/2-teach
     """
-    from .readers.contact_sheet import show as show_path
+    from .readers.show import show as show_path
 
-    shown = show_path(path, out)
-    if shown is not None:
-        typer.echo(shown)
+    typer.echo(str(show_path(path, out)))
 
 
 @new_app.command("recipe")

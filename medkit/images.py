@@ -94,7 +94,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, scale: Scale = "percent
     except Image.DecompressionBombError:
         raise DataError(f"the image unfolds to more than the limit of {limits.pixels} pixels") from None
     # Pillow's decoders raise nearly anything on hostile bytes; whatever it is, the file is the fault.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise DataError(f"the image can't be decoded ({type(error).__name__}: {error})") from None
 
 

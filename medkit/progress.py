@@ -17,21 +17,22 @@ class Bar:
     """Counts work done; ``note`` shows figures such as the loss beside the bar."""
 
     def __init__(self, title: str, total: int, done: int, progress: Progress | None):
-        self.title, self.total, self.done = title, total, done
+        self.title, self.total, self.done, self.note = title, total, done, ""
         self._progress = progress
         self._task = progress.add_task(title, total=total, completed=done, note="") if progress else None
         self._begun, self._begun_at, self._told = time.monotonic(), done, time.monotonic()
 
     def advance(self, amount: int = 1, note: str = "") -> None:
-        """Moves on by ``amount`` and shows ``note``."""
+        """Moves on by ``amount`` and shows ``note``, or the last one that was given."""
         self.done += amount
+        self.note = note or self.note
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=self.done, note=note)
+            self._progress.update(self._task, completed=self.done, note=self.note)
         elif time.monotonic() - self._told > LINE_EVERY_S:
             self._told = time.monotonic()
             rate = (self.done - self._begun_at) / max(self._told - self._begun, 1e-9)
             left_s = (self.total - self.done) / rate if rate > 0 else 0.0
-            print(f"  {self.title} {self.done}/{self.total} {note} · {left_s:.0f} s left", file=sys.stderr, flush=True)
+            print(f"  {self.title} {self.done}/{self.total} {self.note} · {left_s:.0f} s left", file=sys.stderr, flush=True)
 
 
 @contextmanager

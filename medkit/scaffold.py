@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 from .cards.models import NAME
+from .cards.strict_yaml import parse_value
 from .errors import MedkitError
 
 RECIPE = """\
@@ -100,7 +101,12 @@ def write_recipe(name: str, domain: str, root: Path) -> list[Path]:
         MedkitError: The name can't be used, or the file is there.
     """
     return _write(
-        root, {f"recipes/{_checked(name)}.yaml": RECIPE.format(name=name, title=_title(name), domain=domain)}
+        root,
+        {
+            f"recipes/{_checked(name)}.yaml": RECIPE.format(
+                name=_word(name), title=_title(name), domain=_word(domain)
+            )
+        },
     )
 
 
@@ -110,7 +116,7 @@ def write_benchmark(name: str, domain: str, root: Path) -> list[Path]:
     Raises:
         MedkitError: The name can't be used, or the file is there.
     """
-    text = BENCHMARK.format(name=_checked(name), title=_title(name), domain=domain)
+    text = BENCHMARK.format(name=_word(_checked(name)), title=_title(name), domain=_word(domain))
     return _write(root, {f"evals/{name}/eval.yaml": text})
 
 
@@ -123,7 +129,7 @@ def write_domain(name: str, root: Path) -> list[Path]:
     variable = re.sub(r"[^A-Z0-9]", "_", _checked(name).upper())
     folder = f"domains/{name}"
     files: dict[str, str | bytes] = {
-        f"{folder}/domain.yaml": DOMAIN.format(name=name, title=_title(name), variable=variable),
+        f"{folder}/domain.yaml": DOMAIN.format(name=_word(name), title=_title(name), variable=variable),
         f"{folder}/teacher.yaml": TEACHER.format(name=name),
     }
     colours = {"first": (200, 60, 60), "second": (60, 60, 200)}
@@ -142,8 +148,12 @@ def _checked(name: str) -> str:
 
 def _title(name: str) -> str:
     words = re.sub(r"[-_.]+", " ", name).strip() or name
-    # Quoted, since a name such as "no" or "1e3" would be a trap without.
-    return f'"{words[:1].upper()}{words[1:]}"'
+    return _word(f"{words[:1].upper()}{words[1:]}")
+
+
+def _word(text: str) -> str:
+    """Puts text into quotes where YAML would read something else, as in ``no`` or ``1e3``."""
+    return text if parse_value(text) == (text, "") else f'"{text}"'
 
 
 def _write(root: Path, files: dict[str, str | bytes] | dict[str, str]) -> list[Path]:

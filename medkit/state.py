@@ -236,5 +236,7 @@ def _flat(value: Any, trail: str = "") -> dict[str, Any]:
 def _short(value: Any) -> str:
     if value is _ABSENT:
         return "(not set)"
+    if isinstance(value, float):
+        return f"{value:.12g}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."

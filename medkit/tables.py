@@ -45,21 +45,20 @@ def closing_table(folder: Path, steps: Sequence[Step]) -> RenderableType:
     )
     benchmarks = read_json(compared).get("benchmarks", {}) if compared else {}
     table = Table(box=None, pad_edge=False)
-    for name in ("benchmark", "model"):
-        table.add_column(name)
+    table.add_column("model", overflow="fold")
     for name in ("accuracy", "95 % interval", "against base", "p"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for benchmark, scores in benchmarks.items():
+        # The name stands above its rows: as a column it would push the numbers off 80 characters.
+        table.add_row(Text(benchmark, style="bold"))
         stages = scores.get("stages", {})
         for model in order:
             if model == "base":
-                table.add_row(benchmark, model, *_accuracy(scores.get("base", {})), "", "")
+                table.add_row(model, *_accuracy(scores.get("base", {})), "", "")
             elif model in stages:
                 row = stages[model]
                 gain = _difference(row.get("difference", {}))
-                table.add_row(
-                    "", model, *_accuracy(row.get("accuracy", {})), gain, _p_value(row.get("p_value"))
-                )
+                table.add_row(model, *_accuracy(row.get("accuracy", {})), gain, _p_value(row.get("p_value")))
     return Group("", table, "") if benchmarks else Text("No comparison is there.", style="dim")
 
 

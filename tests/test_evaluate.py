@@ -58,7 +58,7 @@ def test_every_question_is_answered_under_every_control(folders, tmp_path):
     }
     assert result["answers"] == len(rows) == 81
     assert scores["model"] == "base"
-    assert scores["decoding"] == {"method": "greedy", "precision": "fp32", "device": "cpu", "batch_size": 128}
+    assert scores["decoding"] == {"method": "greedy", "precision": "fp32", "device": "cpu", "batch_size": 32}
     entry = scores["benchmarks"]["held-out"]
     assert (entry["count"], entry["images"], entry["groups"]) == (18, 6, 6)
     assert entry["source"]["domain"] == "same"
@@ -89,8 +89,8 @@ def test_rows_say_what_was_asked_and_shown(folders, tmp_path):
 def test_a_second_call_asks_nothing_and_gives_the_same_answers(folders, tmp_path, monkeypatch):
     _, rows, scores = _run(folders, tmp_path)
     assert not (tmp_path / PARTIAL).exists()
-    kept = [{name: row[name] for name in ("benchmark", "control", "id", "prompt", "answer", "truncated", "latency_s")}
-            for row in rows]  # fmt: skip
+    names = ("benchmark", "control", "id", "prompt", "answer", "truncated", "latency_s")
+    kept = [{name: row[name] for name in names} for row in rows]
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / PARTIAL).write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
     from medkit.evaluation import generate
@@ -118,14 +118,8 @@ def test_a_benchmark_without_questions_is_refused_in_one_sentence(folders, tmp_p
 
 def test_questions_without_an_image_have_no_control(tmp_path):
     with DatasetWriter(tmp_path, "texts") as writer:
-        source = {
-            "dataset": "texts",
-            "record": "1",
-            "licence": "MIT",
-            "split": "test",
-            "kind": "question",
-            "group": "g",
-        }
+        source = {"dataset": "texts", "record": "1", "licence": "MIT", "group": "g"}
+        source |= {"split": "test", "kind": "question"}
         asked = {"question": {"kind": "word", "answer_type": "open", "references": ["x"]}}
         writer.add(Sample("1", [user_turn("which?")], [], asked, source))
     questions = read_questions(open_dataset(tmp_path), "texts")

@@ -99,6 +99,24 @@ def test_answers_equal_plain_transformers(bench, tmp_path):
         assert replies[question.key]["answer"] == reply.strip()
 
 
+def test_reading_a_prefix_once_changes_no_answer(bench, tmp_path, monkeypatch):
+    rows: list[int] = []
+    hook = bench.loaded.model.model.vision_tower.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len(kwargs.get("pixel_values", args[0] if args else None))),
+        with_kwargs=True,
+    )
+    try:
+        shared = _said(bench.answers(tmp_path / "shared", batch_size=18))
+        seen = sum(rows)
+        rows.clear()
+        monkeypatch.setattr("medkit.evaluation.generate._shares_prefixes", lambda _: False)
+        assert _said(bench.answers(tmp_path / "whole", batch_size=18)) == shared
+    finally:
+        hook.remove()
+    # six pictures, each under none and shuffled together, and one blank; without sharing every question's
+    assert (seen, sum(rows)) == (7, 54)
+
+
 def test_the_end_token_stops_and_the_limit_is_told(bench, tmp_path):
     import torch
 

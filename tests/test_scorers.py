@@ -201,6 +201,7 @@ def test_parsed_follows_the_answer_type():
 
 
 def test_scorers_load_no_heavy_library():
-    code = "import sys, medkit.evaluation.scorers; print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    heavy = {"torch", "transformers", "datasets"}
+    code = f"import sys, medkit.evaluation.scorers; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -136,11 +136,6 @@ def _coverage(simulations: int, groups: int, resamples: int) -> float:
     return inside / simulations
 
 
-def test_coverage_light():
-    assert 0.90 <= _coverage(simulations=200, groups=30, resamples=400) <= 0.99
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("groups", [20, 100])
 def test_coverage(groups):
     assert 0.93 <= _coverage(simulations=2000, groups=groups, resamples=2000) <= 0.97

@@ -29,7 +29,11 @@ def _question(kind: str, **settings) -> dict:
 def _card(*asked: dict, **settings) -> dict:
     base = {
         "version": "toy-1",
-        "nouns": {"circle": ["circle", "circles"], "square": ["square", "squares"], "star": ["star", "stars"]},
+        "nouns": {
+            "circle": ["circle", "circles"],
+            "square": ["square", "squares"],
+            "star": ["star", "stars"],
+        },
         "attributes": {
             "colour": {"values": ["red", "green", "blue"]},
             "label": {"values": ["circle", "square", "star"]},
@@ -52,7 +56,9 @@ def _card(*asked: dict, **settings) -> dict:
 
 PRESENCE = _question("presence", ask="present", by=[["colour", "label"]], template="Is there {a_subject}?")
 COUNT = _question("count", ask="count", by=[["label"]], zero=0, template="How many {subjects} are there?")
-COLOUR = _question("colour", ask="value", of="colour", by=[["label"]], template="What colour is the {subject}?")
+COLOUR = _question(
+    "colour", ask="value", of="colour", by=[["label"]], template="What colour is the {subject}?"
+)
 WHERE = _question("position", ask="value", of="position", by=[["label"]], template="Where is the {subject}?")
 SUM = _question(
     "sum", ask="sum", by=[["label"]], zero=0, template="How many {subjects} and {others} together?",
@@ -63,7 +69,9 @@ MORE = _question(
     because={"yes": ["{count} is more than {other_count}, so yes."],
              "no": ["{count} is less than {other_count}, so no."]},
 )  # fmt: skip
-LEFT = _question("relation", ask="relation", by=[["label"]], template="Is the {subject} {relation} the {other}?")
+LEFT = _question(
+    "relation", ask="relation", by=[["label"]], template="Is the {subject} {relation} the {other}?"
+)
 LARGEST = _question(
     "extreme", ask="extreme", of="label", measure="area", direction="most", margin=0.5, template="What is the largest?"
 )  # fmt: skip
@@ -86,7 +94,14 @@ def _facts(**changes) -> dict:
 
 
 def _record(name: str = "r1", split: str = "train", **changes) -> Sample:
-    source = {"dataset": "toy", "record": name, "licence": "MIT", "group": name, "split": split, "kind": "record"}
+    source = {
+        "dataset": "toy",
+        "record": name,
+        "licence": "MIT",
+        "group": name,
+        "split": split,
+        "kind": "record",
+    }
     return Sample(name, [], ["0" * 64], _facts(**changes), source)
 
 
@@ -124,7 +139,9 @@ def test_small_facts_give_exactly_these_questions(question: dict, want: bool, ex
 
 
 def test_relation_is_asked_in_both_directions_only_between_things_that_a_description_singles_out() -> None:
-    facts = _facts(objects=[_thing("circle", 0.2, 0.5), _thing("star", 0.7, 0.5), _thing("square", 0.75, 0.1)])
+    facts = _facts(
+        objects=[_thing("circle", 0.2, 0.5), _thing("star", 0.7, 0.5), _thing("square", 0.75, 0.1)]
+    )
     asked = _ask(LEFT, True, facts) | _ask(LEFT, False, facts)
     assert ("Is the circle to the left of the star?", "yes") in asked
     assert ("Is the star to the left of the circle?", "no") in asked
@@ -313,7 +330,12 @@ def test_every_template_of_a_shipped_card_renders(name: str) -> None:
         for template in [*question.templates, *question.reasons("yes"), *question.reasons("no")]:
             assert "{" not in template.format(**fields)
     for template in [*card.captions, *card.description.opening]:
-        assert template_fields(template) <= {"things", "total", *card.labels, *(f"a_{one}" for one in card.labels)}
+        assert template_fields(template) <= {
+            "things",
+            "total",
+            *card.labels,
+            *(f"a_{one}" for one in card.labels),
+        }
 
 
 def test_shipped_cards_are_these() -> None:
@@ -336,20 +358,28 @@ def test_view_of_empty_facts_is_empty_and_incomplete() -> None:
 def taught(tmp_path: Path) -> tuple[dict, Path]:
     ingested = tmp_path / "1-ingest"
     with DatasetWriter(ingested, "toy") as writer:
+        refs: list[str] = []
         for number in range(90):
-            ref = writer.add_image(np.full((4, 4, 3), number, dtype=np.uint8))
+            refs.append(writer.add_image(np.full((4, 4, 3), number, dtype=np.uint8)))
             rng = Random(number)
             things = [
-                _thing(rng.choice(["circle", "square", "star"]), x, 0.2, colour=rng.choice(["red", "green", "blue"]))
+                _thing(
+                    rng.choice(["circle", "square", "star"]),
+                    x,
+                    0.2,
+                    colour=rng.choice(["red", "green", "blue"]),
+                )
                 for x in (0.15, 0.5, 0.85)[: rng.randint(0, 3)]
             ]
             split = ("train", "valid", "test")[number % 3]
             record = _record(f"r{number}", split, objects=things)
-            writer.add(Sample(record.id, [], [ref], record.facts, record.source))
+            writer.add(Sample(record.id, [], refs[-1:], record.facts, record.source))
         said = [user_turn("Is it on?", images=1), assistant_turn("yes")]
-        writer.add(Sample("own", said, [ref], {}, {"record": "own", "split": "train", "kind": "conversation"}))
+        writer.add(
+            Sample("own", said, refs[:1], {}, {"record": "own", "split": "train", "kind": "conversation"})
+        )
         bare = {"record": "bare", "split": "test", "kind": "record"}
-        writer.add(Sample("bare", [], [ref], {"labels": {}, "objects": []}, bare))
+        writer.add(Sample("bare", [], refs[:1], {"labels": {}, "objects": []}, bare))
     settings = {"teacher": _card(PRESENCE, MORE, COUNT), "questions_per_image": 6, "seed": 5}
     return teach(settings, {"ingest": ingested}, tmp_path / "2-teach"), tmp_path / "2-teach"
 
@@ -373,7 +403,10 @@ def test_yes_and_no_are_exactly_equal_per_split_and_kind(taught: tuple[dict, Pat
 def test_teach_writes_what_each_split_is_for(taught: tuple[dict, Path]) -> None:
     result, folder = taught
     dataset = open_dataset(folder)
-    kinds = {split: {dataset[i].kind for i in dataset.select(splits=[split])} for split in ("train", "valid", "test")}
+    kinds = {
+        split: {dataset[i].kind for i in dataset.select(splits=[split])}
+        for split in ("train", "valid", "test")
+    }
     made = {"caption", "conversation", "description", "reasoning"}
     assert kinds == {"train": made, "valid": made | {"question"}, "test": {"question"}}
     assert result["records"] == 92
@@ -383,7 +416,9 @@ def test_teach_writes_what_each_split_is_for(taught: tuple[dict, Path]) -> None:
         assert all(part["type"] == "text" for message in sample.messages[1:] for part in message["content"])
 
 
-def test_text_of_the_source_passes_and_a_record_without_text_is_in_the_ledger(taught: tuple[dict, Path]) -> None:
+def test_text_of_the_source_passes_and_a_record_without_text_is_in_the_ledger(
+    taught: tuple[dict, Path],
+) -> None:
     _, folder = taught
     dataset = open_dataset(folder)
     (own,) = [sample for sample in dataset if sample.id == "own"]
@@ -396,6 +431,8 @@ def test_text_of_the_source_passes_and_a_record_without_text_is_in_the_ledger(ta
 def test_facts_that_the_card_does_not_know_are_one_clear_error(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "in", "toy") as writer:
         ref = writer.add_image(np.zeros((4, 4, 3), dtype=np.uint8))
-        writer.add(Sample("r", [], [ref], {"objects": []}, {"record": "r", "split": "test", "kind": "record"}))
+        writer.add(
+            Sample("r", [], [ref], {"objects": []}, {"record": "r", "split": "test", "kind": "record"})
+        )
     with pytest.raises(DataError, match="made nothing of 1 records"):
         teach({"teacher": _card()}, {"ingest": tmp_path / "in"}, tmp_path / "out")

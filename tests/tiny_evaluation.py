@@ -29,8 +29,8 @@ def build_model(folder: Path):
 
     corpus = [text for text, _ in TEXTS.values()] + ["yes", "no", "left", "right"]
     loaded = build_tiny(SIZES, corpus, folder, seed=3)
-    # Untied: with tied embeddings an untrained model repeats its last token. Larger weights bring logits far from
-    # ties and make them depend on the picture.
+    # Untied: with tied embeddings an untrained model repeats its last token. Larger weights bring logits far
+    # from ties and make them depend on the picture.
     model = loaded.model
     model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
     model.lm_head.weight = torch.nn.Parameter(torch.randn(model.lm_head.weight.shape))
@@ -44,7 +44,7 @@ def build_model(folder: Path):
 
 
 def write_dataset(folder: Path, train: int = 4, test: int = 6, shared: int = 0) -> Path:
-    """Writes a dataset: pictures of noise, one question of each kind; ``shared`` test pictures are in train too."""
+    """Writes pictures of noise with a question of each kind; ``shared`` test pictures are in train too."""
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (20, 24, 3), dtype=np.uint8) for _ in range(train + test)]
     with DatasetWriter(folder, "tiny") as writer:

@@ -281,7 +281,7 @@ def _in_fan(
     """Finds a free place inside the fan, off the image's middle line and out of a stone's shadow."""
     for _ in range(60):
         y = rng.uniform(low, high)
-        room = (y + 6) * np.tan(0.62) * 0.93 - radius * 1.25 - 1
+        room = (y + 6) * np.tan(0.62) * 0.87 - radius * 1.25 - 1
         x = 32 + rng.uniform(-room, room)
         if room <= 0 or abs(x - 32) < 3:
             continue

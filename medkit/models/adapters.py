@@ -15,7 +15,8 @@ def make_trainable(loaded: Loaded, rates: dict[str, float], adapter: dict[str, A
     """Freezes and unfreezes parts, and wraps the language part in LoRA when the recipe asks for it.
 
     Args:
-        loaded: The model; ``loaded.model`` becomes a ``PeftModel`` when LoRA is applied.
+        loaded: The model; ``loaded.model`` becomes a ``PeftModel`` when LoRA is applied. An adapter that it has
+            already is trained on by LoRA, and merged into the weights before anything else.
         rates: Learning rate of ``vision``, ``projector`` and ``language``; 0 freezes the part.
         adapter: ``{"kind": "full"}`` or ``{"kind": "lora", "rank", "alpha", "dropout", "targets"}``.
 
@@ -26,12 +27,17 @@ def make_trainable(loaded: Loaded, rates: dict[str, float], adapter: dict[str, A
         ModelError: Nothing is left to train, or the adapter fits no layer.
     """
     family = loaded.model_type
-    if adapter["kind"] == "lora" and rates.get("language", 0) > 0:
+    lora = adapter["kind"] == "lora" and rates.get("language", 0) > 0
+    if lora and hasattr(loaded.model, "peft_config"):
+        _go_on_with_lora(loaded, rates, adapter)
+    elif lora:
         _wrap_lora(loaded, rates, adapter)
     else:
+        if hasattr(loaded.model, "peft_config"):
+            loaded.model = loaded.model.merge_and_unload()
         for name, parameter in loaded.model.named_parameters():
             parameter.requires_grad_(rates.get(part_of(name, family), 0) > 0)
-        _freeze_unused_vision(loaded)
+    _freeze_unused_vision(loaded)
     groups: dict[str, list[nn.Parameter]] = {part: [] for part in PARTS}
     for name, parameter in loaded.model.named_parameters():
         if parameter.requires_grad:
@@ -46,7 +52,8 @@ def _wrap_lora(loaded: Loaded, rates: dict[str, float], adapter: dict[str, Any])
     from peft import LoraConfig, get_peft_model
 
     model, family = loaded.base_model, loaded.model_type
-    whole = sorted({_top_module(name, family) for name, _ in model.named_parameters() if part_of(name, family) == "projector"})
+    modules = [name for name, module in model.named_modules() if next(module.parameters(), None) is not None]
+    whole = sorted({_top_module(name, family) for name in modules if part_of(name, family) == "projector"})
     targets = linear_names(model, family, "language", adapter.get("targets") or [])
     if rates.get("vision", 0) > 0:
         targets += linear_names(model, family, "vision", [])
@@ -59,6 +66,16 @@ def _wrap_lora(loaded: Loaded, rates: dict[str, float], adapter: dict[str, Any])
         task_type="CAUSAL_LM",
     )
     loaded.model = get_peft_model(model, config)
+
+
+def _go_on_with_lora(loaded: Loaded, rates: dict[str, float], adapter: dict[str, Any]) -> None:
+    """Unfreezes the adapter that the checkpoint came with: one on top of it could not be saved apart from it."""
+    config = loaded.model.peft_config["default"]
+    if config.r != adapter["rank"]:
+        raise ModelError(f"the checkpoint's adapter has rank {config.r}, the recipe wants {adapter['rank']}; use the same")
+    for name, parameter in loaded.model.named_parameters():
+        adapted = "lora_" in name or ".modules_to_save." in name
+        parameter.requires_grad_(adapted and rates.get(part_of(name, loaded.model_type), 0) > 0)
 
 
 def _top_module(name: str, family: str) -> str:
@@ -75,12 +92,13 @@ def _freeze_unused_vision(loaded: Loaded) -> None:
     model = loaded.base_model
     layer = getattr(model.config, "vision_feature_layer", None)
     tower = getattr(getattr(model, "model", model), "vision_tower", None)
-    if tower is None or not isinstance(layer, int) or layer >= 0:
+    if tower is None or not isinstance(layer, int):
         return
     encoder = getattr(tower, "encoder", getattr(getattr(tower, "vision_model", None), "encoder", None))
     blocks = list(getattr(encoder, "layers", []))
-    # hidden_states[-1] is the output of the last block, [-2] of the one before it
-    for block in blocks[len(blocks) + layer + 1 :]:
+    # hidden_states has the embeddings first, so [k] is the output of the first k blocks and [-1] of all
+    used = layer if layer >= 0 else len(blocks) + layer + 1
+    for block in blocks[used:]:
         block.requires_grad_(False)
     for name, parameter in tower.named_parameters():
         if "post_layernorm" in name:

@@ -70,17 +70,18 @@ def read_contract(folder: Path, processor: Any) -> Contract:
         return _implied(processor)
     try:
         raw = json.loads(path.read_text())
-        version = raw.pop("version")
+        version = int(raw.pop("version"))
+        if version > VERSION:
+            raise ModelError(f"{path}: contract version {version} is newer than this medkit knows ({VERSION}); update medkit")
         contract = Contract(**{**raw, "mean_colour": tuple(raw["mean_colour"])})
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: not a readable contract ({error}); delete it to use the processor's own settings") from error
-    if version > VERSION:
-        raise ModelError(f"{path}: contract version {version} is newer than this medkit knows ({VERSION}); update medkit")
     if contract.fit not in FITS:
         raise ModelError(f"{path}: fit {contract.fit!r} is unknown; use one of {', '.join(FITS)}")
     crops = bool(getattr(getattr(processor, "image_processor", None), "do_center_crop", False))
-    if contract.fit == "stretch" and crops:
-        raise ModelError(f"{path}: the contract stretches pictures but the processor crops them; mend preprocessor_config.json")
+    if contract.fit != "pad" and (contract.fit == "crop") != crops:
+        does = "crops" if crops else "stretches"
+        raise ModelError(f"{path}: fit is {contract.fit} but the processor {does} pictures; mend preprocessor_config.json")
     return contract
 
 

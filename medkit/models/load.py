@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
-from ..errors import ModelError
+from ..errors import MedkitError, ModelError
 from .contract import Contract, read_contract, write_contract
 
 if TYPE_CHECKING:
@@ -89,22 +90,36 @@ def load_model(folder: str | Path, device: str = "auto", dtype: torch.dtype = to
     try:
         model = _load_weights(path, str(folder), dtype)
         processor = AutoProcessor.from_pretrained(str(folder))
-    except (OSError, ValueError) as error:
+    except MedkitError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{folder}: the checkpoint can't be loaded: {first_line}") from error
+    if not getattr(processor, "chat_template", None):
+        raise ModelError(f"{folder}: the checkpoint has no chat template; put a chat_template.jinja beside its weights")
     model.to(pick_device(device)).eval()
     return Loaded(model, processor, read_contract(path, processor), path)
 
 
 def _load_weights(path: Path, name: str, dtype: torch.dtype) -> Any:
     if not (path / "adapter_config.json").is_file():
-        return AutoModelForImageTextToText.from_pretrained(name, dtype=dtype)
+        return _load_whole(name, dtype)
     from peft import PeftModel
 
     base = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
     if not Path(base).is_absolute() and (path / base).exists():
         base = str(path / base)
-    return PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base, dtype=dtype), name)
+    if Path(base).is_absolute() and not Path(base).exists():
+        raise ModelError(f"{path}: its base checkpoint {base} is gone; mend base_model_name_or_path in adapter_config.json")
+    return PeftModel.from_pretrained(_load_whole(base, dtype), name)
+
+
+def _load_whole(name: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Loads a full checkpoint; weights that it lacks would be left at random numbers, so they are an error."""
+    model, told = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, output_loading_info=True)
+    if missing := sorted(told["missing_keys"]):
+        raise ModelError(f"{name}: the checkpoint lacks {len(missing)} weights, such as {missing[0]}; give a whole one")
+    return model
 
 
 def save_model(loaded: Loaded, folder: Path, contract: Contract, dtype: torch.dtype | None = None) -> None:
@@ -120,16 +135,24 @@ def save_model(loaded: Loaded, folder: Path, contract: Contract, dtype: torch.dt
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     if dtype is not None and not hasattr(loaded.model, "peft_config"):
-        state = {name: tensor.to(dtype) for name, tensor in _untied(loaded.model).items()}
+        state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in _untied(loaded.model).items()}
         config_dtype, loaded.model.config.dtype = loaded.model.config.dtype, dtype
         loaded.model.save_pretrained(partial, state_dict=state)
         loaded.model.config.dtype = config_dtype
     else:
+        _point_at_base(loaded)
         loaded.model.save_pretrained(partial)
     loaded.processor.save_pretrained(partial)
     write_contract(partial, contract)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
+
+
+def _point_at_base(loaded: Loaded) -> None:
+    """Gives an adapter's base folder its full path, so that plain peft finds it from any working folder."""
+    for config in getattr(loaded.model, "peft_config", {}).values():
+        if Path(config.base_model_name_or_path or "").is_dir():
+            config.base_model_name_or_path = str(Path(config.base_model_name_or_path).resolve())
 
 
 def _untied(model: Any) -> dict[str, torch.Tensor]:

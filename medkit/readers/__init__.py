@@ -1,11 +1,11 @@
 """Readers of what users have: one file a source kind, each with ``read(root, options)``.
 
-A reader yields a ``Record`` for every input it understands and a ``Rejected`` for every one it doesn't; it never
-raises on a bad record. It decodes no pixels: ingest does, with the size limits. It raises ``DataError`` only when
-the source as a whole can't be read.
+A reader yields a ``Record`` for every input it understands and a ``Rejected`` for every one it doesn't; it
+never raises on a bad record. It decodes no pixels: ingest does, with the size limits. It raises
+``DataError`` only when the source as a whole can't be read.
 
-``options`` are a domain card's ``data.options``; ingest adds ``splits``, the source's split names that the card
-knows, so that a reader can find them in folder and file names.
+``options`` are a domain card's ``data.options``; ingest adds ``splits``, the source's split names that the
+card knows, so that a reader can find them in folder and file names.
 """
 
 from __future__ import annotations
@@ -153,13 +153,13 @@ def split_in(name: str, known: Iterable[str]) -> str | None:
 
 
 def split_of(path: Path, root: Path, known: Iterable[str]) -> str | None:
-    """Finds a split's name among the folders between the root and a file, the outermost first; else in the root's."""
+    """Finds a split's name among the folders between the root and a file, the outermost first."""
     known = list(known)
     for part in path.relative_to(root).parent.parts:
         found = split_in(part, known)
         if found:
             return found
-    return split_in(root.name, known)
+    return None
 
 
 def group_of(record_id: str, pattern: str | None) -> str:

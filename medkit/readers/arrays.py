@@ -1,4 +1,4 @@
-"""Pictures in NumPy archives (``SPLIT.npz`` with images and labels), or as PNG with the class in the file name."""
+"""Pictures in NumPy archives (``SPLIT.npz``: images, labels), or as PNG with the class in the name."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _read_coco(root: Path, files: list[Path], options: dict[str, Any]) -> Iterat
         yield from _coco_records(root, path, content, split, files, options)
     if not found:
         raise DataError(
-            f"{root} holds neither Pascal VOC (*.xml) nor COCO annotations (*.json with images and annotations)"
+            f"{root} holds neither Pascal VOC (*.xml) nor COCO (*.json with images and annotations) boxes"
         )
 
 
@@ -293,5 +293,5 @@ def _header_size(path: Path) -> tuple[float, float]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             return float(image.width), float(image.height)
-    except Exception as error:  # noqa: BLE001 - Pillow raises nearly anything on a broken header
+    except Exception as error:
         raise _Refused(f"the picture's size can't be read ({type(error).__name__})") from None

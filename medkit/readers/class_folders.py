@@ -1,4 +1,4 @@
-"""Pictures sorted into one folder a class: ``CLASS/*.jpg``, ``SPLIT/CLASS/*.jpg`` or ``SPLIT/images/CLASS/*.jpg``."""
+"""Pictures in one folder a class: ``CLASS/*.jpg``, ``SPLIT/CLASS/*.jpg``, ``SPLIT/images/CLASS/*.jpg``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
 
     Options:
         attribute: Name of the label ("class").
-        classes: Folder name -> class name; folders that it lacks are rejected. Without it every folder is a class.
+        classes: Folder name -> class name; folders that it lacks are rejected. Without it every folder is
+        a class.
         modality: Written into the facts.
         group_pattern: Regular expression whose first group, found in the id, is the record's group.
         licence: The source's licence.

@@ -49,14 +49,15 @@ class Fingerprints:
     def twins(self, first: Iterable[str], second: Iterable[str], max_peak: float = 255.0) -> Iterator[Twins]:
         """Gives, for each picture of ``first`` that has any, its nearest near-duplicate in ``second``.
 
-        A pair counts when the 64-bit hashes (imagehash.phash) differ in at most 6 bits and the 16 x 16 grey copies
-        correlate at 0.985 or more with a mean difference of at most 5 of 255: plain drawings share hashes without
-        being copies of one another.
+        A pair counts when the 64-bit hashes (imagehash.phash) differ in at most 6 bits and the 16 x 16
+        grey copies correlate at 0.985 or more with a mean difference of at most 5 of 255: plain drawings
+        share hashes without being copies of one another.
 
         Args:
             first, second: References.
-            max_peak: Largest difference (of 255) of any of the 256 grey cells. Drawings of one generator need a
-                low one: they share their ground and differ in a small object, as a cropped copy does at its edges.
+            max_peak: Largest difference (of 255) of any of the 256 grey cells. Drawings of one generator
+                need a low one: they share their ground and differ in a small object, as a cropped copy
+                does at its edges.
         """
         a = [ref for ref in dict.fromkeys(first) if ref in self._rows]
         b = [ref for ref in dict.fromkeys(second) if ref in self._rows]

@@ -37,7 +37,7 @@ def read_rows(path: Path, form: str) -> Iterator[Sample | Rejected]:
             yield Rejected(place, "row unreadable", str(row) if isinstance(row, str) else "not an object")
             continue
         try:
-            yield from_row(_renamed(row, described), form, place)
+            yield from_row(_renamed(row, described) if form == "sharegpt" else row, form, place)
         except (DataError, KeyError, TypeError, ValueError, AttributeError) as error:
             yield Rejected(id_or(row, place), "row unreadable", f"{place}: {error}")
 

@@ -1,17 +1,18 @@
 """Conversations in the forms of other tools; a round trip through any of them loses nothing.
 
-======== ==================================================================== =======================
-form     row                                                                  read by
-======== ==================================================================== =======================
-llava    {id, image: str | [str], conversations: [{from, value}]}             LLaVA, LLaVA-NeXT
-sharegpt {id, images: [str], conversations: [{from, value}]}                  LLaMA-Factory
-swift    {id, images: [str], messages: [{role, content: str}]}                ms-swift
-messages {id, images: [str], messages: [{role, content: [parts]}]}            TRL, datasets
-======== ==================================================================== =======================
+======== =============================================================== ====================
+form     row                                                             read by
+======== =============================================================== ====================
+llava    {id, image: str | [str], conversations: [{from, value}]}        LLaVA, LLaVA-NeXT
+sharegpt {id, images: [str], conversations: [{from, value}]}             LLaMA-Factory
+swift    {id, images: [str], messages: [{role, content: str}]}           ms-swift
+messages {id, images: [str], messages: [{role, content: [parts]}]}       TRL, datasets
+======== =============================================================== ====================
 
-In memory a row is a ``Sample`` whose ``images`` are the names as written. What a form has no place for travels
-under the key ``medkit`` (facts, source); keys that medkit doesn't know travel in ``source["extra"]``. Text whose
-spacing around ``<image>`` is unusual is kept in ``source["verbatim"]`` and written again as it was.
+In memory a row is a ``Sample`` whose ``images`` are the names as written. What a form has no place for
+travels under the key ``medkit`` (facts, source); keys that medkit doesn't know travel in
+``source["extra"]``. Text whose spacing around ``<image>`` is unusual is kept in ``source["verbatim"]``
+and written again as it was.
 """
 
 from __future__ import annotations

@@ -29,14 +29,14 @@ CAPTION_PROMPT = "Describe the picture."
 def ingest(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     """Reads a domain's source into a dataset folder.
 
-    The source's own splits are kept, as the card maps them; a group that is in test leaves the others. Where the
-    source has no test split, 15 % of the groups become it; ``valid`` is cut from the train groups (5 %, at most 400)
-    by a hash of seed and group.
+    The source's own splits are kept, as the card maps them; a group that is in test leaves the others.
+    Where the source has no test split, 15 % of the groups become it; ``valid`` is cut from the train
+    groups (5 %, at most 400) by a hash of seed and group.
 
     Args:
-        settings: ``domain`` (the card as a mapping), ``data`` (path of the source, or None: the card's environment
-            variable), ``seed`` of the splits that are made here, ``limit`` (at most so many records of each split, chosen
-            by a hash), ``count`` (at most so many training records).
+        settings: ``domain`` (the card as a mapping), ``data`` (path of the source, or None: the card's
+            environment variable), ``seed`` of the splits that are made here, ``limit`` (at most so many
+            records of each split, chosen by a hash), ``count`` (at most so many training records).
         inputs: Not used; the step reads a source outside the run.
         out: Where the dataset folder goes.
 
@@ -125,7 +125,7 @@ class _Read:
 def _limited(
     items: Iterable[Record | Rejected], names: dict[str, str], limit: int | None, count: int | None, seed: int
 ) -> Iterator[Record | Rejected]:
-    """Keeps at most ``limit`` records of each split (``count`` of train), chosen by a hash, in their order."""
+    """Keeps at most ``limit`` records a split (``count`` of train), chosen by a hash, in their order."""
     everything = list(items)
     by_split: dict[str, list[Record]] = defaultdict(list)
     for item in everything:
@@ -232,7 +232,7 @@ def _write(samples: list[tuple[Sample, _Read]], to: DatasetWriter) -> list[Sampl
 def _tell_near_duplicates(
     samples: list[Sample], fingerprints: Fingerprints, max_peak: float, to: DatasetWriter
 ) -> None:
-    """Writes into ledger and summary which pictures of valid and test have a near-duplicate in another split."""
+    """Writes into ledger and summary which held-out pictures have a near-duplicate in another split."""
     refs: dict[str, list[str]] = defaultdict(list)
     records: dict[tuple[str, str], str] = {}
     for sample in samples:

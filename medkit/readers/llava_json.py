@@ -23,7 +23,8 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
         form: "llava" (default), "sharegpt", "swift" or "messages": see ``medkit.readers.formats``.
         modality, licence: As in class_folders.
 
-    Rows may spell ``conversatons``, hold ``image`` as a list, or have no picture. The group is the first picture.
+    Rows may spell ``conversatons``, hold ``image`` as a list, or have no picture. The group is the first
+    picture.
 
     Raises:
         DataError: There is no such file.

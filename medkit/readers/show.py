@@ -36,7 +36,8 @@ def show(path: Path | str, out: Path | str | None = None, samples: int = SAMPLES
 
     Args:
         path: A dataset folder, or a folder with dataset folders in it (a run).
-        out: A folder for ``contact-sheet.html`` and ``contact-sheet.png``, or one file that ends in .html or .png;
+        out: A folder for ``contact-sheet.html`` and ``contact-sheet.png``, or one file that ends in .html
+        or .png;
             None writes both into ``path/show``.
         samples: How many samples each dataset shows.
 

@@ -29,9 +29,10 @@ class Member:
 def assign_splits(members: Sequence[Member], seed: int) -> tuple[list[str], list[str]]:
     """Gives every record its split.
 
-    A split that the source gives is kept, except that a group in several splits counts as the strictest (test,
-    then valid) and that groups are taken out of train where a split is missing: test (15 % of them, only when the
-    source has none) and valid (5 %, at most 400). Which ones is decided by a hash of seed and group.
+    A split that the source gives is kept, except that a group in several splits counts as the strictest
+    (test, then valid) and that groups are taken out of train where a split is missing: test (15 % of them,
+    only when the source has none) and valid (5 %, at most 400). Which ones is decided by a hash of seed
+    and group.
 
     Returns:
         (the split of every record, the names of the splits that were made here).

@@ -14,8 +14,8 @@ from medkit.readers import Record, Rejected, check_options, hashed, inside, spli
 from medkit.sample import assistant_turn, user_turn
 
 OPTIONS = (
-    "files", "images", "id", "image", "caption", "question", "answer", "choices", "kind", "labels", "group", "split",
-    "modality", "licence",
+    "files", "images", "id", "image", "caption", "question", "answer", "choices", "kind", "labels", "group",
+    "split", "modality", "licence",
 )  # fmt: skip
 # Column names that are taken when the card names none.
 USUAL = {
@@ -32,8 +32,8 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     """Reads a table with one row a caption, a labelled picture or a question.
 
     Options:
-        files: Pattern of the tables below the root ("*.csv", "*.jsonl", ...); ``{split}`` in it stands for the
-            split's name: "questions_{split}.jsonl".
+        files: Pattern of the tables below the root ("*.csv", "*.jsonl", ...); ``{split}`` in it stands
+            for the split's name: "questions_{split}.jsonl".
         images: Folder that the image column is relative to (the root).
         id, image, caption, question, answer, choices, kind, group, split: Columns; the usual names are found.
         labels: List of columns that hold image-level labels.
@@ -193,7 +193,7 @@ def _record(
 
 
 def question_facts(answer: str, kind: Any = None, choices: Any = None) -> dict[str, Any]:
-    """Gives ``facts["question"]`` of a gold answer: yes_no, number, choice or open by the answer's own form."""
+    """Gives ``facts["question"]`` of a gold answer: yes_no, number, choice or open, by its own form."""
     if isinstance(choices, str):
         choices = [choice.strip() for choice in choices.split("|") if choice.strip()]
     choices = [str(choice) for choice in choices] if isinstance(choices, list) else []

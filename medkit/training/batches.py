@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 POOL_BATCHES = 40  # batches whose samples are sorted by length together: little padding, still well mixed
-SIDED = (" left", " right")
+SIDED = re.compile(r"\b(left|right)")
 
 
 def epoch_batches(lengths: np.ndarray, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -68,7 +69,7 @@ def augment_image(image: Image.Image, kinds: list[str], rng: np.random.Generator
         rng: Of this sample in this epoch.
         text: The conversation, lower case.
     """
-    if "flip" in kinds and rng.random() < 0.5 and not any(word in text for word in SIDED):
+    if "flip" in kinds and rng.random() < 0.5 and not SIDED.search(text):
         image = ImageOps.mirror(image)
     if "shift" in kinds:
         image = _shift(image, rng)

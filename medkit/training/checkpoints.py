@@ -50,7 +50,7 @@ def latest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
             manifest = json.loads((path / MANIFEST).read_text())
             if manifest["sha256"][STATE] != _sha256(path / STATE):
                 continue
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
         return manifest["step"], torch.load(path / STATE, map_location="cpu", weights_only=True)
     return None

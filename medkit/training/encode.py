@@ -1,7 +1,7 @@
 """Turns a conversation into token ids and exact supervision masks, with the processor's own chat template.
 
-The spans to learn come from rendering prefixes of the conversation, so no template needs special tags; the
-processor maps them through the expansion of image tokens. One function serves every family.
+The spans to learn come from rendering prefixes of the conversation, so no template needs special tags; they are
+mapped through the expansion of image tokens to the tokens that they cover. One function serves every family.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 from PIL import Image
 
 from ..errors import MedkitError
+from ..sample import text_of
 
 IGNORE = -100
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
@@ -67,25 +69,32 @@ def encode(
         max_tokens: Longest sequence; a longer sample is refused, never cut through an image or an answer.
 
     Raises:
-        UnfitSample: Too long, no supervised token, or images and image parts differ in number.
+        UnfitSample: Too long, no supervised token, images and image parts differ in number, a reserved token in the
+            text, or turns in an order that the template refuses.
     """
+    tokenizer = getattr(processor, "tokenizer", processor)
     parts = sum(part["type"] == "image" for message in messages for part in message["content"])
     if parts != len(image_sizes):
         raise UnfitSample(f"{parts} image parts but {len(image_sizes)} images")
-    text = processor.apply_chat_template(messages, tokenize=False)
-    spans = _answer_spans(processor, messages, text)
+    _refuse_reserved(tokenizer, messages)
+    try:
+        text = processor.apply_chat_template(messages, tokenize=False)
+        spans = _answer_spans(processor, messages, text)
+    except TemplateError as error:
+        raise UnfitSample(f"the chat template refuses the turns: {error}") from error
+    if not spans:
+        raise UnfitSample("no supervised token is left")
     stand_ins = [Image.new("RGB", size) for size in image_sizes]
     # the template writes <s> itself where the family wants one
     encoded = processor(
-        text=[text], images=stand_ins or None, add_special_tokens=not _starts_with_bos(processor, text),
+        text=[text], images=stand_ins or None, add_special_tokens=not _starts_with_bos(tokenizer, text),
         return_offsets_mapping=True, return_text_replacement_offsets=True,
     )  # fmt: skip
     ids = np.asarray(encoded["input_ids"][0], dtype=np.int32)
-    # transformers' own mapping of character spans through expanded image tokens; it has no public name in 5.x
-    mapped = processor._adjust_assistant_masks_indices(dict(encoded), [spans])
-    mask = np.asarray(mapped["assistant_masks"][0], dtype=bool)
     if len(ids) > max_tokens:
         raise UnfitSample(f"{len(ids)} tokens exceed max_tokens {max_tokens}")
+    expanded = (encoded.get("text_replacement_offsets") or [[]])[0]
+    mask = _covered(np.asarray(encoded["offset_mapping"][0]), _expand(spans, expanded))
     extra = {key: np.asarray(encoded[key][0], dtype=np.int32) for key in PER_TOKEN if key in encoded}
     result = Encoded(ids, np.where(mask, ids, IGNORE).astype(np.int32), extra)
     if result.supervised == 0:
@@ -112,6 +121,45 @@ def _answer_spans(processor: Any, messages: list[dict[str, Any]], text: str) -> 
     return spans
 
 
-def _starts_with_bos(processor: Any, text: str) -> bool:
-    bos = getattr(processor, "tokenizer", processor).bos_token
-    return bool(bos) and text.startswith(bos)
+def _expand(spans: list[tuple[int, int]], replaced: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Moves character spans of the rendered text to where the expansion of image tokens before them puts them."""
+    ends = np.array([item["span"][1] for item in replaced])
+    gained = np.array([0, *(item["new_span"][1] - item["span"][1] for item in replaced)])
+    return [
+        (start + int(gained[np.sum(ends <= start)]), end + int(gained[np.sum(ends <= end)])) for start, end in spans
+    ]
+
+
+def _covered(offsets: np.ndarray, spans: list[tuple[int, int]]) -> np.ndarray:
+    """Marks the tokens that make up character spans.
+
+    Args:
+        offsets: int [T, 2], first and last character of every token; empty for tokens that stand for none.
+        spans: Character spans.
+
+    Raises:
+        UnfitSample: A token holds the end of a turn's header and the start of its answer: generation, which starts
+            after the header, would never meet it.
+    """
+    mask = np.zeros(len(offsets), dtype=bool)
+    for start, end in spans:
+        inside = np.flatnonzero((offsets[:, 0] < end) & (offsets[:, 1] > start))
+        if not len(inside):
+            continue
+        if offsets[inside[0], 0] < start:
+            raise UnfitSample("the answer's first token reaches into the header of its turn")
+        # from the first to the last: some tokenizers give a lone space inside an answer no width
+        mask[inside[0] : inside[-1] + 1] = True
+    return mask
+
+
+def _refuse_reserved(tokenizer: Any, messages: list[dict[str, Any]]) -> None:
+    """Refuses text with the tokenizer's reserved tokens: they would end turns or call for pictures that are not there."""
+    text = "\n".join(text_of(message) for message in messages)
+    for token in tokenizer.all_special_tokens:
+        if token in text:
+            raise UnfitSample(f"the text holds the reserved token {token}")
+
+
+def _starts_with_bos(tokenizer: Any, text: str) -> bool:
+    return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)

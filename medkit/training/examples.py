@@ -83,6 +83,7 @@ class ExampleSet:
         max_tokens: Longest sequence.
         augment: Kinds of picture variation, [] for none.
         seed: Of the variation.
+        wordless: The pictures and facts alone are trained on; text is not encoded.
 
     Attributes:
         examples: What can be trained on.
@@ -92,7 +93,7 @@ class ExampleSet:
 
     def __init__(
         self, loaded: Loaded, datasets: list[Dataset], samples: list[tuple[int, Sample]], max_tokens: int,
-        augment: list[str], seed: int,
+        augment: list[str], seed: int, wordless: bool = False,
     ):  # fmt: skip
         self.loaded, self.datasets, self.augment, self.seed = loaded, datasets, augment, seed
         self.examples: list[Example] = []
@@ -108,9 +109,11 @@ class ExampleSet:
                         if ref not in sizes:
                             blank = Image.new("RGB", datasets[number].image_size(ref))
                             sizes[ref] = prepare_image(blank, loaded.contract).size
-                    # a record without text serves objectives that look at the picture alone
-                    shapes = [sizes[ref] for ref in sample.images]
-                    encoded = encode(loaded.processor, sample.messages, shapes, max_tokens) if sample.messages else WORDLESS
+                    if wordless:
+                        encoded = _picture_alone(sample, datasets[number])
+                    else:
+                        shapes = [sizes[ref] for ref in sample.images]
+                        encoded = encode(loaded.processor, sample.messages, shapes, max_tokens)
                 except UnfitSample as reason:
                     self.dropped.append({"record": sample.id, "fate": "rejected", "reason": str(reason)})
                 else:
@@ -159,7 +162,7 @@ class ExampleSet:
             for index in indices
             for ref in self.examples[index].images
         ]
-        return {key: torch.cat([picture[key] for picture in made]) for key in (made[0] if made else ())}
+        return {key: _stacked([picture[key] for picture in made]) for key in (made[0] if made else ())}
 
     def _picture(self, example: Example, ref: str, index: int, epoch: int) -> dict[str, torch.Tensor]:
         if not self.augment and ref in self._pixels:
@@ -168,12 +171,36 @@ class ExampleSet:
         if self.augment:
             rng = np.random.default_rng([self.seed, epoch, index])
             image = augment_image(image, self.augment, rng, example.text)
-        made = dict(self.loaded.processor.image_processor(images=[image], return_tensors="pt"))
+        processor = self.loaded.processor
+        named = set(processor.model_input_names)  # some image processors also report what only the text side needs
+        tensors = processor.image_processor(images=[image], return_tensors="pt")
+        made = {key: tensor for key, tensor in tensors.items() if key in named}
         size = sum(tensor.nbytes for tensor in made.values())
         if not self.augment and self._cached_bytes + size <= CACHE_BYTES:
             self._pixels[ref] = made
             self._cached_bytes += size
         return made
+
+
+def _picture_alone(sample: Sample, dataset: Dataset) -> Encoded:
+    """Checks that boxes in 0..1 of the one picture are the same boxes in what the model sees of it."""
+    sizes = {dataset.image_size(ref) for ref in sample.images}
+    if len(sample.images) != 1 or any(width != height for width, height in sizes):
+        raise UnfitSample("objective see takes one square picture a sample")
+    return WORDLESS
+
+
+def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """Joins tensors along their first dimension; families that cut pictures into tiles get empty tiles for the missing."""
+    shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+    if all(list(tensor.shape[1:]) == shape for tensor in tensors):
+        return torch.cat(tensors)
+    out = tensors[0].new_zeros([sum(len(tensor) for tensor in tensors), *shape])
+    at = 0
+    for tensor in tensors:
+        out[(slice(at, at + len(tensor)), *(slice(0, size) for size in tensor.shape[1:]))] = tensor
+        at += len(tensor)
+    return out
 
 
 def _padded(rows: list[np.ndarray], length: int, fill: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -52,7 +53,9 @@ class Progress:
     seconds: float = 0.0
     best: float = math.inf
     stale: int = 0
+    valid_loss: float | None = None
     losses: list[float] = field(default_factory=list)
+    pending: list[list[float]] = field(default_factory=list)  # [loss, tokens] of the steps since the last log row
 
 
 def run_loop(
@@ -61,8 +64,8 @@ def run_loop(
 ) -> Progress:  # fmt: skip
     """Trains an objective's parameters in place.
 
-    The batch of a step is a pure function of seed and step, so a run continued from a checkpoint takes the same
-    path as one that was never stopped.
+    The batch of a step and its random numbers are pure functions of seed and step, so a run continued from a
+    checkpoint takes the same path as one that was never stopped.
 
     Args:
         accelerator: Already made; its device and precision are used.
@@ -76,28 +79,28 @@ def run_loop(
         Steps, samples, supervised tokens, seconds and the losses logged.
 
     Raises:
-        TrainingError: The loss is not finite.
+        TrainingError: The loss or its gradient is not finite.
     """
     trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    total = max(1, math.ceil(settings.epochs * len(objective.lengths) / settings.batch))
     per_epoch = math.ceil(len(objective.lengths) / settings.batch)
-    state = _resume(out, trainable, optimizers)
-    best = state.pop("kept", None)
-    progress: Progress = state["progress"]
+    total = max(1, math.ceil(settings.epochs * per_epoch))
+    progress, best = _resume(out, trainable, optimizers, accelerator)
     model = accelerator.prepare_model(objective) if accelerator.num_processes > 1 else objective
     every = settings.validate_every or max(1, total // 8)
-    log = (out / "log.jsonl").open("a") if accelerator.is_main_process else None
     steps = batch_at(objective.lengths, settings.batch, settings.seed, range(progress.step, total))
-    window = _Window()
-    if "rng" in state:
-        torch.set_rng_state(state["rng"])
-    with bar(out.name, total, progress.step, show=accelerator.is_main_process) as shown:
+    window = _Window(progress.pending)
+    with (
+        bar(out.name, total, progress.step, show=accelerator.is_main_process) as shown,
+        (out / "log.jsonl" if accelerator.is_main_process else Path(os.devnull)).open("a") as log,
+    ):
         for step, made in prefetch(steps, lambda item: _prepare(item, objective, settings, accelerator)):
             factor = schedule(step, total, settings.warmup, settings.schedule)
             optimizers.scale(factor)
+            torch.manual_seed(_seed_of(settings.seed, step, accelerator.process_index))
             loss, norm = _step(model, made, accelerator, trainable, settings.clip)
-            if not math.isfinite(loss):
-                raise TrainingError(f"the loss is {loss} at step {step + 1}; lower the learning rates or check the data")
+            if not math.isfinite(loss + norm):
+                what = f"the loss is {loss} and its gradient's norm {norm} at step {step + 1}"
+                raise TrainingError(f"{what}; lower the learning rates or check the data")
             optimizers.step()
             window.add(loss, made)
             progress.step, progress.samples = step + 1, progress.samples + made.samples
@@ -109,11 +112,12 @@ def run_loop(
                 shown.advance(0, f"loss {row['loss']:.3f} · {row['tokens_per_s']:,.0f} tokens/s")
             if validation is not None and ((step + 1) % every == 0 or step + 1 == total):
                 begun = time.monotonic()
-                row["valid_loss"] = validate(model, validation, accelerator)
+                row["valid_loss"] = progress.valid_loss = validate(model, validation, accelerator)
                 window.pause(time.monotonic() - begun)
-            if row and log is not None:
+            if row:
                 progress.seconds += window.lap()
-                row = {"step": step + 1, "epoch": round((step + 1) / per_epoch, 3), "lr": factor, "grad_norm": norm, **row}
+                rate = {"lr": optimizers.peak * factor, "grad_norm": norm}
+                row = {"step": step + 1, "epoch": round((step + 1) / per_epoch, 3), **rate, **row}
                 _write(log, {**row, "seconds": round(progress.seconds, 2)}, accelerator)
             if settings.patience is not None and "valid_loss" in row:
                 if row["valid_loss"] < progress.best:
@@ -122,33 +126,33 @@ def run_loop(
                 else:
                     progress.stale += 1
             shown.advance()
+            if settings.patience is not None and progress.stale >= settings.patience:
+                break
             if settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0 and step + 1 < total:
                 if accelerator.is_main_process:
                     save_checkpoint(out / "checkpoints", step + 1, _snapshot(trainable, optimizers, progress, best))
-            if settings.patience is not None and progress.stale >= settings.patience:
-                break
     if best is not None:
         _restore(trainable, best)
-    if log is not None:
-        log.close()
+        progress.valid_loss = progress.best
     return progress
 
 
 def validate(model: nn.Module, validation: Any, accelerator: Accelerator) -> float:
-    """Gives the mean loss per supervised token on held-out samples."""
+    """Gives the mean loss per supervised token on held-out samples, the same on every process."""
     was_training = model.training
     model.eval()
-    indices = np.argsort(validation.lengths, kind="stable")
-    loss_sum, weight = 0.0, 0
+    indices = np.argsort(validation.lengths, kind="stable")[accelerator.process_index :: accelerator.num_processes]
+    sums = torch.zeros(2, dtype=torch.float64)  # loss, tokens
     with torch.no_grad(), accelerator.autocast():
         for start in range(0, len(indices), EVALUATION_BATCH):
             chosen = indices[start : start + EVALUATION_BATCH]
             # through the module itself: a distributed wrapper would wait for gradients that never come
             batch = _to_device(validation.collate(chosen, 0), accelerator)
-            loss_sum += float(validation(batch))
-            weight += int(validation.weights[chosen].sum())
+            sums += torch.tensor([float(validation(batch)), float(validation.weights[chosen].sum())], dtype=torch.float64)
     model.train(was_training)
-    return round(loss_sum / max(1, weight), 5)
+    if accelerator.num_processes > 1:
+        sums = accelerator.reduce(sums.to(accelerator.device), "sum").cpu()
+    return round(float(sums[0] / sums[1].clamp(min=1)), 5)
 
 
 @dataclass
@@ -156,6 +160,7 @@ class _Made:
     batches: list[dict[str, torch.Tensor]]
     samples: int
     weight: int
+    idle: bool = False
 
 
 def _prepare(
@@ -164,9 +169,12 @@ def _prepare(
     """Collates this process's share of a step's batch, cut into micro-batches."""
     step, epoch, indices = item
     mine = indices[accelerator.process_index :: accelerator.num_processes]
-    micro = settings.micro_batch or max(1, len(mine))
+    # fewer samples than processes: the others wait for this one's gradients, so it computes some that don't count
+    idle = len(mine) == 0
+    mine = indices[:1] if idle else mine
+    micro = settings.micro_batch or len(mine)
     batches = [objective.collate(mine[at : at + micro], epoch) for at in range(0, len(mine), micro)]
-    return step, _Made(batches, len(indices), int(objective.weights[indices].sum()))
+    return step, _Made(batches, len(indices), int(objective.weights[indices].sum()), idle)
 
 
 def _step(
@@ -179,7 +187,7 @@ def _step(
         last = number == len(made.batches) - 1
         with nullcontext() if last or accelerator.num_processes == 1 else accelerator.no_sync(model):
             with accelerator.autocast():
-                loss = model(_to_device(batch, accelerator))
+                loss = model(_to_device(batch, accelerator)) * (0.0 if made.idle else 1.0)
             # data parallelism averages over processes; the sum is wanted, over all processes' tokens
             accelerator.backward(loss * (accelerator.num_processes / made.weight))
         loss_sum += loss.detach()
@@ -192,27 +200,26 @@ def _step(
 class _Window:
     """Means and rates since the last log row."""
 
-    def __init__(self) -> None:
+    def __init__(self, pending: list[list[float]]) -> None:
+        self._pending = pending
         self._lap = time.monotonic()
-        self.restart()
+        self._restart()
+
+    def add(self, loss: float, made: _Made) -> None:
+        self._pending.append([loss, made.weight])
+        self._tokens, self._samples = self._tokens + made.weight, self._samples + made.samples
 
     def pause(self, seconds: float) -> None:
         """Leaves the time of a validation out of the rates."""
         self._begun += seconds
 
-    def restart(self) -> None:
-        self._begun, self._losses, self._weights, self._samples = time.monotonic(), [], [], 0
-
-    def add(self, loss: float, made: _Made) -> None:
-        self._losses.append(loss)
-        self._weights.append(made.weight)
-        self._samples += made.samples
-
     def row(self) -> dict[str, float]:
         seconds = max(time.monotonic() - self._begun, 1e-9)
-        loss = float(np.average(self._losses, weights=self._weights))
-        rates = {"tokens_per_s": round(sum(self._weights) / seconds, 1), "samples_per_s": round(self._samples / seconds, 2)}
-        self.restart()
+        losses, weights = zip(*self._pending, strict=True)
+        loss = float(np.average(losses, weights=weights))
+        rates = {"tokens_per_s": round(self._tokens / seconds, 1), "samples_per_s": round(self._samples / seconds, 2)}
+        self._pending.clear()
+        self._restart()
         return {"loss": round(loss, 5), **rates}
 
     def lap(self) -> float:
@@ -220,20 +227,30 @@ class _Window:
         seconds, self._lap = now - self._lap, now
         return seconds
 
+    def _restart(self) -> None:
+        self._begun, self._tokens, self._samples = time.monotonic(), 0, 0
 
-def _resume(out: Path, trainable: dict[str, nn.Parameter], optimizers: Optimizers) -> dict[str, Any]:
+
+def _seed_of(seed: int, step: int, process: int) -> int:
+    """Gives the seed of a step's dropout: every process has its own, and a resumed run the same again."""
+    return int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _resume(
+    out: Path, trainable: dict[str, nn.Parameter], optimizers: Optimizers, accelerator: Accelerator
+) -> tuple[Progress, dict[str, torch.Tensor] | None]:
     """Takes up the newest whole checkpoint, and drops log rows written after it."""
     found = latest_checkpoint(out / "checkpoints")
+    step, state = found if found is not None else (0, None)
     log = out / "log.jsonl"
-    if found is None:
-        log.unlink(missing_ok=True)
-        return {"progress": Progress()}
-    step, state = found
+    if accelerator.is_main_process and log.exists():
+        rows = [line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]
+        log.write_text("".join(row + "\n" for row in rows))
+    if state is None:
+        return Progress(), None
     _restore(trainable, state["params"])
     optimizers.load_state_dict(state["optimizers"])
-    rows = [line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]
-    log.write_text("".join(row + "\n" for row in rows))
-    return {"progress": Progress(**state["progress"]), "rng": state["rng"], "kept": state["kept"]}
+    return Progress(**state["progress"]), state["kept"]
 
 
 def _snapshot(
@@ -243,7 +260,6 @@ def _snapshot(
         "params": {name: p.detach().cpu() for name, p in trainable.items()},
         "optimizers": optimizers.state_dict(),
         "progress": dict(vars(progress)),
-        "rng": torch.get_rng_state(),
         "kept": best,
     }
 

@@ -46,9 +46,10 @@ class AnswerObjective(nn.Module):
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Gives the summed loss (float32 scalar) over the batch's supervised tokens."""
-        labels = batch.pop("labels")[:, 1:]  # [B, T-1]
+        labels = batch["labels"][:, 1:]  # [B, T-1]
+        seen = {key: tensor for key, tensor in batch.items() if key != "labels"}
         base = self._base[0]
-        hidden = base.model(**batch, use_cache=False).last_hidden_state[:, :-1]  # [B, T-1, D]
+        hidden = base.model(**seen, use_cache=False).last_hidden_state[:, :-1]  # [B, T-1, D]
         mask = labels != IGNORE
         logits = base.get_output_embeddings()(hidden[mask])  # [S, V]
         return functional.cross_entropy(logits.float(), labels[mask], reduction="sum")

@@ -22,6 +22,9 @@ class Optimizers:
         weight_decay: Decoupled; not applied to vectors (norms, biases).
         kind: ``adamw``, or ``muon``: Muon for the matrices inside transformer blocks, AdamW for the rest.
         names: Parameter to full name, to tell blocks from embeddings.
+
+    Attributes:
+        peak: Highest rate of a part.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Optimizers:
             if hidden:
                 peak = rate * MUON_RATIO
                 muon.append({"params": hidden, "lr": peak, "peak": peak, "part": part, "weight_decay": weight_decay})
+        self.peak = max(rates[part] for part in groups)
         self.members: list[torch.optim.Optimizer] = []
         if adam:
             self.members.append(torch.optim.AdamW(adam, betas=BETAS, fused=True))

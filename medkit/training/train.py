@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 
 from ..errors import TrainingError
 from ..models.adapters import make_trainable
@@ -68,9 +70,9 @@ def train(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
         contract = Contract(loaded.contract.fit, loaded.contract.mean_colour, provenance)
         save_model(loaded, out / "model", contract, _disk_dtype(settings))
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    if settings.get("trackers"):
-        accelerator.end_training()
     accelerator.wait_for_everyone()
+    for tracker in accelerator.trackers:
+        tracker.finish()
     return result
 
 
@@ -83,11 +85,15 @@ def make_accelerator(settings: dict[str, Any], out: Path) -> Accelerator:
     hardware = settings["hardware"]
     device = pick_device(hardware.get("device", "auto"))
     precision = pick_precision(hardware.get("precision", "auto"), device)
+    # accelerate keeps its first settings for the process; a stage has its own
+    AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         mixed_precision="bf16" if precision == "bf16" else "no",
         cpu=device.type == "cpu",
         log_with=settings.get("trackers") or None,
         project_dir=str(out),
+        # a batch without pictures gives the tower no gradient
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != expected:
@@ -112,17 +118,20 @@ def _objectives(
     settings: dict[str, Any], inputs: dict[str, Path], loaded: Loaded
 ) -> tuple[Any, Any | None, list[dict[str, str]]]:
     """Makes the training objective, the validation objective (None without valid samples) and the dropped rows."""
-    own = inputs["records"] if settings["objective"] == "see" else inputs["data"]
+    see = settings["objective"] == "see"
+    own = inputs["records"] if see else inputs["data"]
     folders = [own, *([inputs["replay"]] if "replay" in inputs else [])]
     shares = [settings.get("replay", 0.0)] if "replay" in inputs else []
     seed, kinds, tokens = settings["seed"], settings["on"], settings["max_tokens"]
     augment = list(settings.get("augment") or [])
+    if see and (moved := [kind for kind in augment if kind != "colour"]):
+        raise TrainingError(f"objective see can't augment by {', '.join(moved)}: boxes would no longer fit the picture")
     datasets, samples = gather_samples(folders, kinds, "train", shares, seed)
-    examples = ExampleSet(loaded, datasets, samples, tokens, augment, seed)
+    examples = ExampleSet(loaded, datasets, samples, tokens, augment, seed, wordless=see)
     valid_datasets, held_out = gather_samples(folders[:1], kinds, "valid", [], seed)
-    valid = ExampleSet(loaded, valid_datasets, held_out[:VALIDATION_LIMIT], tokens, [], seed) if held_out else None
+    valid = ExampleSet(loaded, valid_datasets, held_out[:VALIDATION_LIMIT], tokens, [], seed, wordless=see) if held_out else None
     dropped = examples.dropped + (valid.dropped if valid else [])
-    if settings["objective"] == "answer":
+    if not see:
         return AnswerObjective(loaded, examples), AnswerObjective(loaded, valid) if valid else None, dropped
     objective = SeeObjective(loaded, examples, see_heads(examples.kept))
     check = None
@@ -139,11 +148,13 @@ def _result(
         "model": "model",
         "steps": progress.step,
         "samples": len(objective.lengths),
+        "replay_samples": sum(example.dataset > 0 for example in objective.examples.examples),
         "samples_seen": progress.samples,
         "supervised_tokens": progress.tokens,
         "seconds": round(progress.seconds, 1),
         "loss_first": progress.losses[0],
         "loss_last": progress.losses[-1],
+        "valid_loss": progress.valid_loss,
         "valid_samples": len(validation.lengths) if validation else 0,
         "trainable": trainable,
         "dropped": len(dropped),
