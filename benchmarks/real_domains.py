@@ -33,8 +33,12 @@ PENALTIES = (0.0003, 0.001, 0.01, 0.1, 1.0)
 
 def main() -> None:
     """Runs what is asked and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("MEDKIT_SHARED", "../shared")) / "data")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("MEDKIT_SHARED", "../shared")) / "data"
+    )
     parser.add_argument("--domains", nargs="+", choices=FOLDERS, default=list(FOLDERS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--set", action="append", default=[], help="passed on to medkit run")
@@ -42,11 +46,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    rows = [
-        measure(domain, seed, arguments) for domain in arguments.domains for seed in arguments.seeds
-    ]
+    rows = [measure(domain, seed, arguments) for domain in arguments.domains for seed in arguments.seeds]
     print(f"\n{date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores\n")
-    print("| domain | seed | base | adapted | gain | kinds at or below the majority | class questions | logistic regression | minutes |")
+    print(
+        "| domain | seed | base | adapted | gain | kinds at or below the majority | class questions | logistic regression | minutes |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         print(as_row(row))
@@ -71,8 +75,12 @@ def measure(domain: str, seed: int, arguments: argparse.Namespace) -> dict[str, 
 
 def read_run(folder: Path, domain: str) -> dict[str, Any]:
     """Reads base and final accuracy, the paired difference and the kinds from a run folder."""
-    compared = json.loads(next(folder.glob("*-compare/comparisons.json")).read_text())["benchmarks"]["held-out"]
-    scores = json.loads(next(folder.glob("*-evaluate-instruct/scores.json")).read_text())["benchmarks"]["held-out"]
+    compared = json.loads(next(folder.glob("*-compare/comparisons.json")).read_text())["benchmarks"][
+        "held-out"
+    ]
+    scores = json.loads(next(folder.glob("*-evaluate-instruct/scores.json")).read_text())["benchmarks"][
+        "held-out"
+    ]
     stage = compared["stages"]["instruct"]
     kinds = {
         kind: {"count": part["count"], "accuracy": part["value"], "majority": part["majority"]}
@@ -133,14 +141,18 @@ def _fit(penalty: float, features: np.ndarray, labels: np.ndarray, chosen: np.nd
 
 
 def _pixels(image: Any, side: int) -> np.ndarray:
-    return np.asarray(prepare_image(image, Contract(fit="pad", mean_colour=(128, 128, 128))).resize((side, side)))
+    return np.asarray(
+        prepare_image(image, Contract(fit="pad", mean_colour=(128, 128, 128))).resize((side, side))
+    )
 
 
 def as_row(row: dict[str, Any]) -> str:
     """Formats one run as a table row."""
     below = [kind for kind, part in row["kinds"].items() if part["accuracy"] <= part["majority"]]
     gain = row["difference"]
-    regression = ", ".join(f"{value:.3f} ({side} px)" for side, value in row.get("logistic_regression", {}).items())
+    regression = ", ".join(
+        f"{value:.3f} ({side} px)" for side, value in row.get("logistic_regression", {}).items()
+    )
     return (
         f"| {row['domain']} | {row['seed']} | {row['base']['value']:.3f} | {row['adapted']['value']:.3f} "
         f"| {gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}) | {', '.join(below) or 'none'} "

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LINE_EVERY_S = 15.0
 
@@ -32,7 +39,11 @@ class Bar:
             self._told = time.monotonic()
             rate = (self.done - self._begun_at) / max(self._told - self._begun, 1e-9)
             left_s = (self.total - self.done) / rate if rate > 0 else 0.0
-            print(f"  {self.title} {self.done}/{self.total} {self.note} · {left_s:.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"  {self.title} {self.done}/{self.total} {self.note} · {left_s:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 @contextmanager

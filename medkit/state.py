@@ -25,6 +25,7 @@ NEUTRAL = {
     "domain.data.env",
     "domain.data.where",
     "hardware.threads",
+    "hardware.processes",
     "title",
     "trackers",
     "checkpoint_every",

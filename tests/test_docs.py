@@ -48,7 +48,6 @@ def written(default: Any) -> str:
     return str(default)
 
 
-
 def test_every_card_has_a_table() -> None:
     assert set(re.findall(r"<!-- keys: (\w+) -->", PAGE)) == set(CARDS)
     assert {"Recipe", "Curriculum", "Stage", "Domain", "Benchmark"} < set(CARDS)
@@ -75,5 +74,7 @@ def test_every_reader_is_listed_with_its_options() -> None:
 
 
 def test_links_inside_the_page_lead_to_headings() -> None:
-    headings = {head.strip().lower().replace(" ", "-") for head in re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)}
+    headings = {
+        head.strip().lower().replace(" ", "-") for head in re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)
+    }
     assert set(re.findall(r"\]\(#([\w-]+)\)", PAGE)) <= headings

@@ -32,7 +32,16 @@ STEPS = {"readers", "teacher", "training", "evaluation", "report"}
 # The prompt of a test is the prompt of the training: one function, and the only thread between two steps.
 BETWEEN_STEPS = {("medkit.evaluation.evaluate", "medkit.training.encode", "render_prompt")}
 
-HEAVY = {"torch", "transformers", "accelerate", "peft", "tokenizers", "torchvision", "flash_attn", "deepspeed"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "tokenizers",
+    "torchvision",
+    "flash_attn",
+    "deepspeed",
+}
 HEAVY_AT_TOP = re.compile(r"medkit\.(models|training)\..+|medkit\.evaluation\.generate")
 NEVER_AT_TOP = {"datasets", "monai", "openai", "pandas", "sklearn"}
 
@@ -172,7 +181,11 @@ def test_functions_take_few_parameters() -> None:
 
 def test_no_file_names_a_place_on_one_machine() -> None:
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if listed.returncode:
         pytest.skip("outside a git checkout there is no list of the project's own files")

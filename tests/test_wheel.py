@@ -1,4 +1,4 @@
-"""The wheel alone is medkit: code, cards and the shipped checkpoint, in an environment without the checkout."""
+"""The wheel alone is medkit: code, cards and checkpoint, in an environment without the checkout."""
 
 from __future__ import annotations
 
@@ -31,11 +31,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel, which sees this one's packages but neither its .pth files nor the checkout."""
+    """An environment with the wheel that borrows this one's packages, but not its .pth files."""
     folder = tmp_path_factory.mktemp("clean") / "venv"
     venv.create(folder, with_pip=False, symlinks=os.name != "nt")
     python = folder / "bin" / "python"
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-index", "--no-deps"]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "-q",
+        "--no-index",
+        "--no-deps",
+    ]
     subprocess.run([*install, str(wheel)], check=True)
     (packages,) = (folder / "lib").glob("python*/site-packages")
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")

@@ -1,4 +1,4 @@
-"""Generic scenes that medkit draws itself: shapes, colours, sizes, textures, letters and digits on plain grounds.
+"""Generic scenes that medkit draws itself: shapes, textures, letters and digits on plain grounds.
 
 They stand in for the general web images that a large base checkpoint has seen: the tiny general checkpoint
 learns to see and to answer on them, and they measure what an adaptation forgets.
@@ -35,14 +35,14 @@ def draw(seed: int, index: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Draws scene ``index`` of the series ``seed``.
 
     Returns:
-        The picture (uint8 [64, 64, 3], RGB) and its facts: every object with label, box and attributes, complete.
+        The picture (uint8 [64, 64, 3], RGB) and its facts: label, box and attributes of every object.
     """
     rng = np.random.default_rng([seed, index])
     ground = _choice(rng, list(COLOURS))
     canvas = _ground(rng, COLOURS[ground])
     objects: list[dict[str, Any]] = []
     wanted = 1 + int(rng.choice(len(COUNT_WEIGHTS), p=COUNT_WEIGHTS))
-    # Scenes that repeat a kind make counting worth learning; scenes of mixed kinds make binding worth learning.
+    # Scenes that repeat a kind make counting worth learning; scenes of mixed kinds do so for binding.
     repeated = _kind(rng, ground) if rng.random() < 0.45 else None
     for _ in range(wanted):
         kind = dict(repeated) if repeated and rng.random() < 0.7 else _kind(rng, ground)
@@ -83,8 +83,11 @@ def _kind(rng: np.random.Generator, ground: str) -> dict[str, Any]:
             "low_px": low, "high_px": high}  # fmt: skip
 
 
-ALIKE = ({"red", "orange", "brown"}, {"white", "pink"}, {"yellow", "white"}, {"blue", "purple"}, {"black", "brown"},
-         {"orange", "yellow"}, {"cyan", "white"}, {"gray", "brown"}, {"purple", "brown"}, {"pink", "orange"})  # fmt: skip
+ALIKE = (
+    {"red", "orange", "brown"}, {"white", "pink"}, {"yellow", "white"}, {"blue", "purple"},
+    {"black", "brown"}, {"orange", "yellow"}, {"cyan", "white"},
+    {"gray", "brown"}, {"purple", "brown"}, {"pink", "orange"},
+)  # fmt: skip
 
 
 def _alike(first: str, second: str) -> bool:
@@ -105,7 +108,7 @@ def _ground(rng: np.random.Generator, colour: tuple[int, int, int]) -> Image.Ima
 
 
 def _free_corner(rng: np.random.Generator, side: int, placed: list[dict[str, Any]]) -> tuple[int, int] | None:
-    """Finds a corner (x, y in px of the small image) where a square of ``side`` px touches no placed object."""
+    """Finds a corner (x, y in px of the small image) where a square of ``side`` px touches no object."""
     for _ in range(25):
         x, y = (int(value) for value in rng.integers(1, SIDE_PX - side, 2))
         boxes = ([edge * SIDE_PX for edge in other["box"]] for other in placed)
@@ -120,7 +123,10 @@ def _place(
     """Draws one object on the canvas and gives its fact."""
     x, y = corner
     big = side * OVERSAMPLE
-    mask = _character_mask(kind["character"], big) if "character" in kind else _shape_mask(kind["label"], big, rng)
+    if "character" in kind:
+        mask = _character_mask(kind["character"], big)
+    else:
+        mask = _shape_mask(kind["label"], big, rng)
     colour = np.clip(np.array(COLOURS[kind["colour"]]) + rng.normal(0, 9, 3), 0, 255).astype(int)
     fill = _fill(rng, kind.get("texture", "plain"), tuple(int(value) for value in colour), big)
     canvas.paste(fill, (x * OVERSAMPLE, y * OVERSAMPLE), mask)

@@ -46,6 +46,7 @@ class Stage(Card):
     Attributes:
         start: ``base`` or the stage whose model this one goes on from.
         objective: ``answer`` trains answers; ``see`` trains the vision tower on dense facts of drawn scenes.
+        places: With ``see``: every patch also learns where its object lies, and which patch is its centre.
         on: Kinds of samples that the stage reads.
         train: Peak learning rate of each part.
         epochs: Passes over the samples; a fraction is a part of a pass.
@@ -64,6 +65,7 @@ class Stage(Card):
     title: str = ""
     start: Name = "base"
     objective: Literal["answer", "see"] = "answer"
+    places: bool = False
     on: Annotated[list[SampleKind], Field(min_length=1)] = [
         "caption",
         "description",
@@ -164,11 +166,17 @@ class Adapter(Card):
 
 
 class Hardware(Card):
-    """What the recipe runs on."""
+    """What the recipe runs on.
+
+    Attributes:
+        threads: Of one process; ``auto`` takes $OMP_NUM_THREADS, else all cores.
+        processes: A stage is trained by so many processes of this machine, one a GPU.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     threads: Annotated[int | str, PlainValidator(_threads)] = "auto"
+    processes: Positive = 1
 
 
 class Replay(Card):

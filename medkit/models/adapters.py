@@ -11,12 +11,14 @@ from .load import Loaded
 from .parts import PARTS, linear_names, part_of
 
 
-def make_trainable(loaded: Loaded, rates: dict[str, float], adapter: dict[str, Any]) -> dict[str, list[nn.Parameter]]:
+def make_trainable(
+    loaded: Loaded, rates: dict[str, float], adapter: dict[str, Any]
+) -> dict[str, list[nn.Parameter]]:
     """Freezes and unfreezes parts, and wraps the language part in LoRA when the recipe asks for it.
 
     Args:
-        loaded: The model; ``loaded.model`` becomes a ``PeftModel`` when LoRA is applied. An adapter that it has
-            already is trained on by LoRA, and merged into the weights before anything else.
+        loaded: The model; ``loaded.model`` becomes a ``PeftModel`` when LoRA is applied. An adapter that it
+            has already is trained on by LoRA, and merged into the weights before anything else.
         rates: Learning rate of ``vision``, ``projector`` and ``language``; 0 freezes the part.
         adapter: ``{"kind": "full"}`` or ``{"kind": "lora", "rank", "alpha", "dropout", "targets"}``.
 
@@ -44,7 +46,9 @@ def make_trainable(loaded: Loaded, rates: dict[str, float], adapter: dict[str, A
             groups[part_of(name, family)].append(parameter)
     groups = {part: parameters for part, parameters in groups.items() if parameters}
     if not groups:
-        raise ModelError("every part is frozen: give train.vision, train.projector or train.language a learning rate above 0")
+        raise ModelError(
+            "every part is frozen: give train.vision, projector or language a learning rate above 0"
+        )
     return groups
 
 
@@ -69,17 +73,19 @@ def _wrap_lora(loaded: Loaded, rates: dict[str, float], adapter: dict[str, Any])
 
 
 def _go_on_with_lora(loaded: Loaded, rates: dict[str, float], adapter: dict[str, Any]) -> None:
-    """Unfreezes the adapter that the checkpoint came with: one on top of it could not be saved apart from it."""
+    """Unfreezes the adapter that the checkpoint came with: one on top of it could not be saved alone."""
     config = loaded.model.peft_config["default"]
     if config.r != adapter["rank"]:
-        raise ModelError(f"the checkpoint's adapter has rank {config.r}, the recipe wants {adapter['rank']}; use the same")
+        raise ModelError(
+            f"the checkpoint's adapter has rank {config.r}, the recipe wants {adapter['rank']}; use the same"
+        )
     for name, parameter in loaded.model.named_parameters():
         adapted = "lora_" in name or ".modules_to_save." in name
         parameter.requires_grad_(adapted and rates.get(part_of(name, loaded.model_type), 0) > 0)
 
 
 def _top_module(name: str, family: str) -> str:
-    """Gives the last name of the outermost module that is wholly projector, as PEFT's modules_to_save matches it."""
+    """Gives the last name of the outermost module that is wholly projector, as modules_to_save matches it."""
     pieces = name.split(".")
     for length in range(1, len(pieces)):
         if part_of(".".join(pieces[:length]), family) == "projector":
@@ -88,7 +94,7 @@ def _top_module(name: str, family: str) -> str:
 
 
 def _freeze_unused_vision(loaded: Loaded) -> None:
-    """Freezes vision layers above the one whose features are used: they would get no gradient, and DDP refuses that."""
+    """Freezes vision layers above the one whose features are used: no gradient reaches them."""
     model = loaded.base_model
     layer = getattr(model.config, "vision_feature_layer", None)
     tower = getattr(getattr(model, "model", model), "vision_tower", None)

@@ -1,4 +1,4 @@
-"""The build step: an untrained small LLaVA whose tokenizer knows the words of the recipe and of named domains."""
+"""The build step: an untrained small LLaVA whose tokenizer knows the words of the recipe's domains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a model folder (`medkit.json`): how a picture becomes pixels, in training, evaluation and serving."""
+"""The contract of a model folder (`medkit.json`): how a picture becomes pixels, wherever it is used."""
 
 from __future__ import annotations
 
@@ -72,16 +72,22 @@ def read_contract(folder: Path, processor: Any) -> Contract:
         raw = json.loads(path.read_text())
         version = int(raw.pop("version"))
         if version > VERSION:
-            raise ModelError(f"{path}: contract version {version} is newer than this medkit knows ({VERSION}); update medkit")
+            raise ModelError(
+                f"{path}: contract version {version} is newer than medkit knows ({VERSION}); update medkit"
+            )
         contract = Contract(**{**raw, "mean_colour": tuple(raw["mean_colour"])})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: not a readable contract ({error}); delete it to use the processor's own settings") from error
+        raise ModelError(
+            f"{path}: not a readable contract ({error}); delete it to use the processor's own settings"
+        ) from error
     if contract.fit not in FITS:
         raise ModelError(f"{path}: fit {contract.fit!r} is unknown; use one of {', '.join(FITS)}")
     crops = bool(getattr(getattr(processor, "image_processor", None), "do_center_crop", False))
     if contract.fit != "pad" and (contract.fit == "crop") != crops:
         does = "crops" if crops else "stretches"
-        raise ModelError(f"{path}: fit is {contract.fit} but the processor {does} pictures; mend preprocessor_config.json")
+        raise ModelError(
+            f"{path}: fit is {contract.fit} but the processor {does} pictures; mend preprocessor_config.json"
+        )
     return contract
 
 

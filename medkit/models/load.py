@@ -86,7 +86,9 @@ def load_model(folder: str | Path, device: str = "auto", dtype: torch.dtype = to
     """
     path = Path(folder)
     if path.exists() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise ModelError(f"{path}: no config.json or adapter_config.json here; give a Hugging Face model folder")
+        raise ModelError(
+            f"{path}: no config.json or adapter_config.json here; give a Hugging Face model folder"
+        )
     try:
         model = _load_weights(path, str(folder), dtype)
         processor = AutoProcessor.from_pretrained(str(folder))
@@ -96,7 +98,9 @@ def load_model(folder: str | Path, device: str = "auto", dtype: torch.dtype = to
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{folder}: the checkpoint can't be loaded: {first_line}") from error
     if not getattr(processor, "chat_template", None):
-        raise ModelError(f"{folder}: the checkpoint has no chat template; put a chat_template.jinja beside its weights")
+        raise ModelError(
+            f"{folder}: the checkpoint has no chat template; put a chat_template.jinja beside its weights"
+        )
     model.to(pick_device(device)).eval()
     return Loaded(model, processor, read_contract(path, processor), path)
 
@@ -110,20 +114,25 @@ def _load_weights(path: Path, name: str, dtype: torch.dtype) -> Any:
     if not Path(base).is_absolute() and (path / base).exists():
         base = str(path / base)
     if Path(base).is_absolute() and not Path(base).exists():
-        raise ModelError(f"{path}: its base checkpoint {base} is gone; mend base_model_name_or_path in adapter_config.json")
+        raise ModelError(
+            f"{path}: its base checkpoint {base} is gone; mend base_model_name_or_path in adapter_config.json"
+        )
     return PeftModel.from_pretrained(_load_whole(base, dtype), name)
 
 
 def _load_whole(name: str, dtype: torch.dtype) -> PreTrainedModel:
-    """Loads a full checkpoint; weights that it lacks would be left at random numbers, so they are an error."""
-    model, told = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, output_loading_info=True)
+    """Loads a full checkpoint; weights that it lacks would stay random numbers, so they are an error."""
+    whole: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, output_loading_info=True)
+    model, told = whole
     if missing := sorted(told["missing_keys"]):
-        raise ModelError(f"{name}: the checkpoint lacks {len(missing)} weights, such as {missing[0]}; give a whole one")
+        raise ModelError(
+            f"{name}: the checkpoint lacks {len(missing)} weights, such as {missing[0]}; give a whole one"
+        )
     return model
 
 
 def save_model(loaded: Loaded, folder: Path, contract: Contract, dtype: torch.dtype | None = None) -> None:
-    """Writes weights (safetensors), processor, chat template and contract; the folder appears whole or not at all.
+    """Writes weights (safetensors), processor, chat template and contract; the folder appears as a whole.
 
     Args:
         loaded: What to save.
@@ -135,14 +144,20 @@ def save_model(loaded: Loaded, folder: Path, contract: Contract, dtype: torch.dt
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     if dtype is not None and not hasattr(loaded.model, "peft_config"):
-        state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in _untied(loaded.model).items()}
-        config_dtype, loaded.model.config.dtype = loaded.model.config.dtype, dtype
+        state = {
+            name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in _untied(loaded.model).items()
+        }
         loaded.model.save_pretrained(partial, state_dict=state)
-        loaded.model.config.dtype = config_dtype
+        _name_dtype(partial / "config.json", str(dtype).removeprefix("torch."))
     else:
         _point_at_base(loaded)
         loaded.model.save_pretrained(partial)
     loaded.processor.save_pretrained(partial)
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in partial.iterdir():
+        path.chmod(0o666 & ~mask)  # safetensors writes 0600: a server under another user could not read it
     write_contract(partial, contract)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
@@ -153,6 +168,15 @@ def _point_at_base(loaded: Loaded) -> None:
     for config in getattr(loaded.model, "peft_config", {}).values():
         if Path(config.base_model_name_or_path or "").is_dir():
             config.base_model_name_or_path = str(Path(config.base_model_name_or_path).resolve())
+
+
+def _name_dtype(path: Path, dtype: str) -> None:
+    """Writes the type of the saved weights into a config, where transformers puts the type in memory."""
+    config = json.loads(path.read_text())
+    for section in (config, *config.values()):
+        if isinstance(section, dict) and "dtype" in section:
+            section["dtype"] = dtype
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _untied(model: Any) -> dict[str, torch.Tensor]:

@@ -37,7 +37,9 @@ def part_of(name: str, model_type: str) -> str:
         ModelError: The family is not in the table.
     """
     if model_type not in FAMILIES:
-        raise ModelError(f"model type {model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}")
+        raise ModelError(
+            f"model type {model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}"
+        )
     dotted = "." + name
     for part, pattern in FAMILIES[model_type].items():
         if re.search(pattern, dotted if dotted.endswith("image_newline") else dotted + "."):
@@ -77,5 +79,7 @@ def linear_names(model: nn.Module, model_type: str, part: str, targets: list[str
         and (not targets or name.rsplit(".", 1)[-1] in targets)
     ]
     if not names:
-        raise ModelError(f"no linear layer of the {part} part matches the adapter targets {targets!r}; leave targets out for all")
+        raise ModelError(
+            f"no linear layer of the {part} part matches the targets {targets!r}; leave targets out for all"
+        )
     return names

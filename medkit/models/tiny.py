@@ -1,4 +1,4 @@
-"""Builds a small LLaVA from config: CLIP ViT tower, two-layer MLP projector, Llama language model, own BPE tokenizer."""
+"""Builds a small LLaVA from config: CLIP tower, two-layer MLP projector, Llama, its own BPE tokenizer."""
 
 from __future__ import annotations
 
@@ -50,39 +50,67 @@ def build_tiny(sizes: dict[str, Any], corpus: Iterable[str], out: Path, seed: in
         seed: Of the initial weights.
     """
     tokenizer = train_tokenizer(corpus, sizes["vocabulary"])
-    image_id = tokenizer.convert_tokens_to_ids(SPECIAL["image"])
+    special: dict[str, Any] = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    image_id: Any = tokenizer.convert_tokens_to_ids(SPECIAL["image"])
     patches = (sizes["image_px"] // sizes["patch_px"]) ** 2
     vision = CLIPVisionConfig(
-        hidden_size=sizes["vision_width"], intermediate_size=4 * sizes["vision_width"],
-        num_hidden_layers=sizes["vision_layers"], num_attention_heads=sizes["vision_width"] // sizes["head_width"],
-        image_size=sizes["image_px"], patch_size=sizes["patch_px"], projection_dim=sizes["vision_width"],
-    )  # fmt: skip
+        hidden_size=sizes["vision_width"],
+        intermediate_size=4 * sizes["vision_width"],
+        num_hidden_layers=sizes["vision_layers"],
+        num_attention_heads=sizes["vision_width"] // sizes["head_width"],
+        image_size=sizes["image_px"],
+        patch_size=sizes["patch_px"],
+        projection_dim=sizes["vision_width"],
+    )
     heads = sizes["language_width"] // sizes["head_width"]
     text = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=sizes["language_width"], intermediate_size=sizes["language_inner"],
-        num_hidden_layers=sizes["language_layers"], num_attention_heads=heads, num_key_value_heads=heads,
-        max_position_embeddings=sizes["positions"], tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=sizes["language_width"],
+        intermediate_size=sizes["language_inner"],
+        num_hidden_layers=sizes["language_layers"],
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=sizes["positions"],
+        tie_word_embeddings=True,
+        **special,
+    )
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=image_id, image_seq_length=patches,
-        vision_feature_layer=-1, vision_feature_select_strategy="default", tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vision_config=vision,
+        text_config=text,
+        image_token_index=image_id,
+        image_seq_length=patches,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+        **special,
+    )
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
     model.generation_config = GenerationConfig(
-        do_sample=False, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        do_sample=False,
+        **special,
+    )
     square = {"height": sizes["image_px"], "width": sizes["image_px"]}
     image_processor = CLIPImageProcessorPil(
-        size=square, crop_size=square, do_center_crop=False, image_mean=GRAY_MEAN, image_std=GRAY_MEAN,
-    )  # fmt: skip
+        size=square,
+        crop_size=square,
+        do_center_crop=False,
+        image_mean=GRAY_MEAN,
+        image_std=GRAY_MEAN,
+    )
     processor = LlavaProcessor(
-        image_processor, tokenizer, patch_size=sizes["patch_px"], vision_feature_select_strategy="default",
-        chat_template=CHAT_TEMPLATE, image_token=SPECIAL["image"], num_additional_image_tokens=1,
-    )  # fmt: skip
+        image_processor,
+        tokenizer,
+        patch_size=sizes["patch_px"],
+        vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
+        image_token=SPECIAL["image"],
+        num_additional_image_tokens=1,
+    )
     contract = Contract(fit="pad", mean_colour=(128, 128, 128), provenance={"built": sizes, "seed": seed})
     loaded = Loaded(model, processor, contract, out)
     save_model(loaded, out, contract)
@@ -110,6 +138,11 @@ def train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokeniz
     tokenizer.train_from_iterator(corpus, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token=SPECIAL["pad"], bos_token=SPECIAL["bos"], eos_token=SPECIAL["eos"], unk_token=SPECIAL["unk"],
-        extra_special_tokens={"image_token": SPECIAL["image"]}, padding_side="right", clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        pad_token=SPECIAL["pad"],
+        bos_token=SPECIAL["bos"],
+        eos_token=SPECIAL["eos"],
+        unk_token=SPECIAL["unk"],
+        extra_special_tokens={"image_token": SPECIAL["image"]},
+        padding_side="right",
+        clean_up_tokenization_spaces=False,
+    )

@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, epoch): what makes a resumed run see the same data in the same order."""
+"""Batches as a pure function of (seed, epoch): a resumed run sees the same data in the same order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def epoch_batches(lengths: np.ndarray, batch: int, seed: int, epoch: int) -> lis
     return [batches[index] for index in rng.permutation(len(batches))]
 
 
-def batch_at(lengths: np.ndarray, batch: int, seed: int, steps: range) -> Iterator[tuple[int, int, np.ndarray]]:
+def batch_at(
+    lengths: np.ndarray, batch: int, seed: int, steps: range
+) -> Iterator[tuple[int, int, np.ndarray]]:
     """Walks over (step, epoch, indices) for a range of optimiser steps, across epochs."""
     per_epoch = -(-len(lengths) // batch)
     planned, current = -1, []
@@ -48,7 +50,7 @@ def batch_at(lengths: np.ndarray, batch: int, seed: int, steps: range) -> Iterat
 
 
 def prefetch(items: Iterator[Any], make: Callable[[Any], Any], depth: int = 2) -> Iterator[Any]:
-    """Makes the next batches on a thread while the current one is trained on (decoding releases the interpreter)."""
+    """Makes the next batches on a thread while the current one is trained on."""
     with ThreadPoolExecutor(1) as pool:
         waiting = []
         for item in items:
@@ -59,13 +61,15 @@ def prefetch(items: Iterator[Any], make: Callable[[Any], Any], depth: int = 2) -
             yield waiting.pop(0).result()
 
 
-def augment_image(image: Image.Image, kinds: list[str], rng: np.random.Generator, text: str = "") -> Image.Image:
+def augment_image(
+    image: Image.Image, kinds: list[str], rng: np.random.Generator, text: str = ""
+) -> Image.Image:
     """Varies a training picture.
 
     Args:
         image: RGB.
-        kinds: Of ``flip`` (left-right; never when the text speaks of left or right), ``shift`` (moved and scaled by
-            up to a twelfth), ``colour`` (brightness, contrast, saturation by up to a fifth).
+        kinds: Of ``flip`` (left-right; never when the text speaks of left or right), ``shift`` (moved and
+            scaled by up to a twelfth), ``colour`` (brightness, contrast, saturation by up to a fifth).
         rng: Of this sample in this epoch.
         text: The conversation, lower case.
     """

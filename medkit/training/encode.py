@@ -1,7 +1,7 @@
 """Turns a conversation into token ids and exact supervision masks, with the processor's own chat template.
 
-The spans to learn come from rendering prefixes of the conversation, so no template needs special tags; they are
-mapped through the expansion of image tokens to the tokens that they cover. One function serves every family.
+The spans to learn come from rendering prefixes of the conversation, so no template needs special tags; they
+are mapped through the expansion of image tokens to the tokens that they cover. One function serves all.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def encode(
 ) -> Encoded:
     """Encodes one conversation; every assistant turn, with the token that ends it, is supervised.
 
-    Token counts depend on a picture's size alone, so blank pictures of the right size stand in for the pixels.
+    Token counts depend on a picture's size alone, so blank pictures of that size stand in for the pixels.
 
     Args:
         processor: The checkpoint's processor.
@@ -69,10 +69,14 @@ def encode(
         max_tokens: Longest sequence; a longer sample is refused, never cut through an image or an answer.
 
     Raises:
-        UnfitSample: Too long, no supervised token, images and image parts differ in number, a reserved token in the
-            text, or turns in an order that the template refuses.
+        UnfitSample: Too long, no supervised token, images and image parts differ in number, a reserved token
+            in the text, or turns in an order that the template refuses.
     """
     tokenizer = getattr(processor, "tokenizer", processor)
+    if not any(message["role"] == "assistant" for message in messages):
+        raise UnfitSample("no supervised token is left")
+    if messages[0]["role"] == "assistant":
+        raise UnfitSample("the conversation begins with an answer")
     parts = sum(part["type"] == "image" for message in messages for part in message["content"])
     if parts != len(image_sizes):
         raise UnfitSample(f"{parts} image parts but {len(image_sizes)} images")
@@ -82,8 +86,6 @@ def encode(
         spans = _answer_spans(processor, messages, text)
     except TemplateError as error:
         raise UnfitSample(f"the chat template refuses the turns: {error}") from error
-    if not spans:
-        raise UnfitSample("no supervised token is left")
     stand_ins = [Image.new("RGB", size) for size in image_sizes]
     # the template writes <s> itself where the family wants one
     encoded = processor(
@@ -103,7 +105,7 @@ def encode(
 
 
 def _answer_spans(processor: Any, messages: list[dict[str, Any]], text: str) -> list[tuple[int, int]]:
-    """Finds the character span of every assistant turn by rendering the conversation up to it and through it."""
+    """Finds the character span of every assistant turn by rendering the talk up to it and through it."""
     ending = getattr(processor, "tokenizer", processor).eos_token or ""
     spans = []
     for index, message in enumerate(messages):
@@ -122,11 +124,12 @@ def _answer_spans(processor: Any, messages: list[dict[str, Any]], text: str) -> 
 
 
 def _expand(spans: list[tuple[int, int]], replaced: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Moves character spans of the rendered text to where the expansion of image tokens before them puts them."""
+    """Moves character spans of the rendered text to where the expansion of image tokens puts them."""
     ends = np.array([item["span"][1] for item in replaced])
     gained = np.array([0, *(item["new_span"][1] - item["span"][1] for item in replaced)])
     return [
-        (start + int(gained[np.sum(ends <= start)]), end + int(gained[np.sum(ends <= end)])) for start, end in spans
+        (start + int(gained[np.sum(ends <= start)]), end + int(gained[np.sum(ends <= end)]))
+        for start, end in spans
     ]
 
 
@@ -138,8 +141,8 @@ def _covered(offsets: np.ndarray, spans: list[tuple[int, int]]) -> np.ndarray:
         spans: Character spans.
 
     Raises:
-        UnfitSample: A token holds the end of a turn's header and the start of its answer: generation, which starts
-            after the header, would never meet it.
+        UnfitSample: A token holds the end of a turn's header and the start of its answer: generation, which
+            starts after the header, would never meet it.
     """
     mask = np.zeros(len(offsets), dtype=bool)
     for start, end in spans:
@@ -154,7 +157,7 @@ def _covered(offsets: np.ndarray, spans: list[tuple[int, int]]) -> np.ndarray:
 
 
 def _refuse_reserved(tokenizer: Any, messages: list[dict[str, Any]]) -> None:
-    """Refuses text with the tokenizer's reserved tokens: they would end turns or call for pictures that are not there."""
+    """Refuses text with reserved tokens: they would end turns or call for pictures that are not there."""
     text = "\n".join(text_of(message) for message in messages)
     for token in tokenizer.all_special_tokens:
         if token in text:

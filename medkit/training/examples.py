@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from .batches import augment_image
 from .encode import IGNORE, Encoded, UnfitSample, encode
 
 WORDLESS = Encoded(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int32))
+LENGTH_STEP = 16  # few different shapes: the CPU's kernels are made, and kept in memory, for every one
 CACHE_BYTES = 512 * 1024 * 1024
 
 
@@ -61,7 +63,9 @@ def gather_samples(
     datasets = [open_dataset(folder) for folder in folders]
     picked = [(0, datasets[0][index]) for index in datasets[0].select(kinds=kinds, splits=[split])]
     if not picked and split == "train":
-        raise DataError(f"{folders[0]}: no {split} sample of kind {', '.join(kinds)}; see its dataset.json for what is there")
+        raise DataError(
+            f"{folders[0]}: no {split} sample of kind {', '.join(kinds)}; its dataset.json says what is there"
+        )
     own = len(picked)
     for number, share in enumerate(shares, start=1):
         if share <= 0:
@@ -71,6 +75,14 @@ def gather_samples(
         chosen = np.random.default_rng([seed, number]).permutation(len(rows))[:wanted]
         picked += [(number, datasets[number][rows[index]]) for index in sorted(chosen)]
     return datasets, picked
+
+
+def part_of_pass(samples: list[Any], epochs: float, seed: int) -> list[Any]:
+    """Chooses the samples of less than one pass, so that the others need not be encoded; else gives all."""
+    if epochs >= 1:
+        return samples
+    chosen = np.random.default_rng([seed, 0]).permutation(len(samples))[: math.ceil(len(samples) * epochs)]
+    return [samples[index] for index in sorted(chosen)]
 
 
 class ExampleSet:
@@ -87,7 +99,7 @@ class ExampleSet:
 
     Attributes:
         examples: What can be trained on.
-        kept: Their samples, in the same order.
+        kept: Their samples, in the same order; only when wordless, for their text and facts are large.
         dropped: Ledger rows of what can't.
     """
 
@@ -117,12 +129,16 @@ class ExampleSet:
                 except UnfitSample as reason:
                     self.dropped.append({"record": sample.id, "fate": "rejected", "reason": str(reason)})
                 else:
-                    text = " ".join(text_of(message) for message in sample.messages).lower() if augment else ""
-                    self.kept.append(sample)
+                    turns = sample.messages if augment else []
+                    text = " ".join(text_of(message) for message in turns).lower()
+                    if wordless:
+                        self.kept.append(sample)
                     self.examples.append(Example(number, tuple(sample.images), encoded, text))
                 progress.advance()
         if samples and not self.examples:
-            raise TrainingError(f"none of {len(samples)} samples can be trained on; first reason: {self.dropped[0]['reason']}")
+            raise TrainingError(
+                f"none of {len(samples)} samples can be trained on; first reason: {self.dropped[0]['reason']}"
+            )
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -145,9 +161,12 @@ class ExampleSet:
         """
         chosen = [self.examples[index] for index in indices]
         longest = max(len(example.encoded.ids) for example in chosen)
+        longest = -(-longest // LENGTH_STEP) * LENGTH_STEP
         tokenizer = getattr(self.loaded.processor, "tokenizer", self.loaded.processor)
         batch = {
-            "input_ids": _padded([example.encoded.ids for example in chosen], longest, tokenizer.pad_token_id),
+            "input_ids": _padded(
+                [example.encoded.ids for example in chosen], longest, tokenizer.pad_token_id
+            ),
             "attention_mask": _padded([np.ones(len(example.encoded.ids)) for example in chosen], longest, 0),
             "labels": _padded([example.encoded.labels for example in chosen], longest, IGNORE),
         }
@@ -172,7 +191,8 @@ class ExampleSet:
             rng = np.random.default_rng([self.seed, epoch, index])
             image = augment_image(image, self.augment, rng, example.text)
         processor = self.loaded.processor
-        named = set(processor.model_input_names)  # some image processors also report what only the text side needs
+        # some image processors also report what only the text side needs
+        named = set(processor.model_input_names)
         tensors = processor.image_processor(images=[image], return_tensors="pt")
         made = {key: tensor for key, tensor in tensors.items() if key in named}
         size = sum(tensor.nbytes for tensor in made.values())
@@ -191,7 +211,7 @@ def _picture_alone(sample: Sample, dataset: Dataset) -> Encoded:
 
 
 def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """Joins tensors along their first dimension; families that cut pictures into tiles get empty tiles for the missing."""
+    """Joins tensors along their first dimension; where pictures are cut into tiles, empty ones fill up."""
     shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
     if all(list(tensor.shape[1:]) == shape for tensor in tensors):
         return torch.cat(tensors)

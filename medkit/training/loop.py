@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn
 
@@ -55,12 +56,14 @@ class Progress:
     stale: int = 0
     valid_loss: float | None = None
     losses: list[float] = field(default_factory=list)
-    pending: list[list[float]] = field(default_factory=list)  # [loss, tokens] of the steps since the last log row
+    pending: list[list[float]] = field(
+        default_factory=list
+    )  # [loss, tokens] of the steps since the last log row
 
 
 def run_loop(
-    accelerator: Accelerator, objective: Any, validation: Any | None, optimizers: Optimizers, settings: LoopSettings,
-    out: Path,
+    accelerator: Accelerator, objective: Any, validation: Any | None, optimizers: Optimizers,
+    settings: LoopSettings, out: Path,
 ) -> Progress:  # fmt: skip
     """Trains an objective's parameters in place.
 
@@ -128,9 +131,11 @@ def run_loop(
             shown.advance()
             if settings.patience is not None and progress.stale >= settings.patience:
                 break
-            if settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0 and step + 1 < total:
-                if accelerator.is_main_process:
-                    save_checkpoint(out / "checkpoints", step + 1, _snapshot(trainable, optimizers, progress, best))
+            due = settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0
+            if due and step + 1 < total and accelerator.is_main_process:
+                save_checkpoint(
+                    out / "checkpoints", step + 1, _snapshot(trainable, optimizers, progress, best)
+                )
     if best is not None:
         _restore(trainable, best)
         progress.valid_loss = progress.best
@@ -141,17 +146,21 @@ def validate(model: nn.Module, validation: Any, accelerator: Accelerator) -> flo
     """Gives the mean loss per supervised token on held-out samples, the same on every process."""
     was_training = model.training
     model.eval()
-    indices = np.argsort(validation.lengths, kind="stable")[accelerator.process_index :: accelerator.num_processes]
+    indices = np.argsort(validation.lengths, kind="stable")[
+        accelerator.process_index :: accelerator.num_processes
+    ]
     sums = torch.zeros(2, dtype=torch.float64)  # loss, tokens
     with torch.no_grad(), accelerator.autocast():
         for start in range(0, len(indices), EVALUATION_BATCH):
             chosen = indices[start : start + EVALUATION_BATCH]
             # through the module itself: a distributed wrapper would wait for gradients that never come
             batch = _to_device(validation.collate(chosen, 0), accelerator)
-            sums += torch.tensor([float(validation(batch)), float(validation.weights[chosen].sum())], dtype=torch.float64)
+            sums += torch.tensor(
+                [float(validation(batch)), float(validation.weights[chosen].sum())], dtype=torch.float64
+            )
     model.train(was_training)
     if accelerator.num_processes > 1:
-        sums = accelerator.reduce(sums.to(accelerator.device), "sum").cpu()
+        dist.all_reduce(sums := sums.to(accelerator.device))
     return round(float(sums[0] / sums[1].clamp(min=1)), 5)
 
 
@@ -169,7 +178,7 @@ def _prepare(
     """Collates this process's share of a step's batch, cut into micro-batches."""
     step, epoch, indices = item
     mine = indices[accelerator.process_index :: accelerator.num_processes]
-    # fewer samples than processes: the others wait for this one's gradients, so it computes some that don't count
+    # fewer samples than processes: the others wait for this one's gradients, so it makes some for nothing
     idle = len(mine) == 0
     mine = indices[:1] if idle else mine
     micro = settings.micro_batch or len(mine)
@@ -180,7 +189,7 @@ def _prepare(
 def _step(
     model: nn.Module, made: _Made, accelerator: Accelerator, trainable: dict[str, nn.Parameter], clip: float
 ) -> tuple[float, float]:
-    """Accumulates gradients of the token-weighted mean loss over micro-batches and processes, and clips them."""
+    """Accumulates gradients of the token-weighted mean loss over micro-batches and processes; clips them."""
     model.train()
     loss_sum = torch.zeros((), device=accelerator.device)
     for number, batch in enumerate(made.batches):
@@ -192,7 +201,7 @@ def _step(
             accelerator.backward(loss * (accelerator.num_processes / made.weight))
         loss_sum += loss.detach()
     if accelerator.num_processes > 1:
-        loss_sum = accelerator.reduce(loss_sum, "sum")
+        dist.all_reduce(loss_sum)
     norm = nn.utils.clip_grad_norm_(trainable.values(), clip if clip > 0 else math.inf)
     return float(loss_sum) / made.weight, round(float(norm), 4)
 
@@ -217,7 +226,10 @@ class _Window:
         seconds = max(time.monotonic() - self._begun, 1e-9)
         losses, weights = zip(*self._pending, strict=True)
         loss = float(np.average(losses, weights=weights))
-        rates = {"tokens_per_s": round(self._tokens / seconds, 1), "samples_per_s": round(self._samples / seconds, 2)}
+        rates = {
+            "tokens_per_s": round(self._tokens / seconds, 1),
+            "samples_per_s": round(self._samples / seconds, 2),
+        }
         self._pending.clear()
         self._restart()
         return {"loss": round(loss, 5), **rates}
@@ -244,7 +256,11 @@ def _resume(
     step, state = found if found is not None else (0, None)
     log = out / "log.jsonl"
     if accelerator.is_main_process and log.exists():
-        rows = [line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]
+        rows = [
+            line
+            for line in log.read_text().splitlines()
+            if line.endswith("}") and json.loads(line)["step"] <= step
+        ]
         log.write_text("".join(row + "\n" for row in rows))
     if state is None:
         return Progress(), None
@@ -254,7 +270,10 @@ def _resume(
 
 
 def _snapshot(
-    trainable: dict[str, nn.Parameter], optimizers: Optimizers, progress: Progress, best: dict[str, torch.Tensor] | None
+    trainable: dict[str, nn.Parameter],
+    optimizers: Optimizers,
+    progress: Progress,
+    best: dict[str, torch.Tensor] | None,
 ) -> dict[str, Any]:
     return {
         "params": {name: p.detach().cpu() for name, p in trainable.items()},
@@ -279,5 +298,3 @@ def _write(log: Any, row: dict[str, Any], accelerator: Accelerator) -> None:
     log.flush()
     if accelerator.trackers:
         accelerator.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])
-
-

@@ -22,6 +22,10 @@ from .examples import ExampleSet
 
 BACKGROUND_WEIGHT = 0.15  # most patches show the ground; at full weight they drown the objects
 RARE = 20  # attribute values seen less often than this are not learnt
+CELL, CENTRE = (
+    "medkit:cell",
+    "medkit:centre",
+)  # heads that every object has, whatever its attributes are called
 COVER = 0.4  # share of a patch that a box must cover to name it
 
 
@@ -35,7 +39,9 @@ class AnswerObjective(nn.Module):
     def __init__(self, loaded: Loaded, examples: ExampleSet):
         super().__init__()
         self.model = loaded.model
-        self._base = [loaded.base_model]  # in a list, so that its parameters are not registered twice
+        self._base: list[Any] = [
+            loaded.base_model
+        ]  # in a list, so that its parameters are not registered twice
         self.examples = examples
         self.weights = examples.supervised
         self.lengths = examples.lengths
@@ -67,11 +73,13 @@ class SeeObjective(nn.Module):
         config = loaded.base_model.config
         tower = getattr(loaded.base_model.model, "vision_tower", None)
         if tower is None or not hasattr(config, "vision_feature_layer"):
-            raise TrainingError(f"objective see needs a LLaVA-type vision tower; {config.model_type} has none")
+            raise TrainingError(
+                f"objective see needs a LLaVA-type vision tower; {config.model_type} has none"
+            )
         self.tower, self.layer = tower, config.vision_feature_layer
         self.side = config.vision_config.image_size // config.vision_config.patch_size
         width = config.vision_config.hidden_size
-        self.heads = nn.ModuleDict({key: nn.Linear(width, len(values) + 1) for key, values in heads.items()})
+        self.heads = nn.ModuleList(nn.Linear(width, len(values) + 1) for values in heads.values())
         self.names = heads
         self.examples = examples
         self.facts = [sample.facts for sample in examples.kept]
@@ -79,17 +87,18 @@ class SeeObjective(nn.Module):
         self.lengths = np.ones(len(examples), dtype=np.int64)
 
     def collate(self, indices: np.ndarray, epoch: int) -> dict[str, torch.Tensor]:
-        """Makes pictures and patch targets (int64 [B, heads, side, side]; -100 unknown, last class ground)."""
+        """Makes pictures and patch targets (int64 [B, heads, side, side]; -100 unknown, last is ground)."""
         batch = {"pixel_values": self.examples.pictures(indices, epoch)["pixel_values"]}
         targets = [patch_targets(self.facts[index], self.names, self.side) for index in indices]
         return {**batch, "targets": torch.from_numpy(np.stack(targets))}
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Gives the mean patch loss times the number of pictures (float32 scalar)."""
-        features = self.tower(batch["pixel_values"], output_hidden_states=True).hidden_states[self.layer][:, 1:]
+        states = self.tower(batch["pixel_values"], output_hidden_states=True).hidden_states
+        features = states[self.layer][:, 1:]  # without the class token
         targets = batch["targets"].flatten(2)  # [B, heads, patches]
         total = features.new_zeros((), dtype=torch.float32)
-        for number, (key, head) in enumerate(self.heads.items()):
+        for number, head in enumerate(self.heads):
             known = targets[:, number] != IGNORE
             if not bool(known.any()):
                 continue
@@ -100,19 +109,33 @@ class SeeObjective(nn.Module):
         return total * len(targets)
 
 
-def see_heads(samples: list[Sample]) -> dict[str, list[str]]:
-    """Collects what patches can be asked: the labels and every attribute, with their values."""
+def see_heads(samples: list[Sample], places: bool) -> dict[str, list[str]]:
+    """Collects what patches can be asked: label and attributes of their object, with the values seen.
+
+    Args:
+        samples: With ``facts.objects``.
+        places: Ask as well for the place of the object, as one of nine cells, which makes every patch of it
+            tell where it is; and for the one patch that holds its centre, which makes objects countable.
+
+    Raises:
+        TrainingError: No sample has an object.
+    """
     seen: dict[str, Counter[str]] = {"label": Counter()}
     for sample in samples:
         for thing in sample.facts.get("objects", []):
             seen["label"][thing["label"]] += 1
             for key, value in thing.get("attributes", {}).items():
                 seen.setdefault(key, Counter())[str(value)] += 1
-    floor = min(RARE, max(1, len(samples) // 50))
-    heads = {key: sorted(value for value, count in counts.items() if count >= floor) for key, counts in seen.items()}
-    heads = {key: values for key, values in heads.items() if len(values) > 1}
-    if not heads:
+    if not seen["label"]:
         raise TrainingError("objective see needs facts.objects with boxes; this dataset has none")
+    floor = min(RARE, max(1, len(samples) // 50))
+    heads = {
+        key: sorted(value for value, count in counts.items() if count >= floor)
+        for key, counts in seen.items()
+    }
+    heads = {key: values for key, values in heads.items() if len(values) > 1}
+    if places:
+        heads |= {CELL: [f"{row}-{column}" for row in range(3) for column in range(3)], CENTRE: ["centre"]}
     return heads
 
 
@@ -125,11 +148,12 @@ def patch_targets(facts: dict[str, Any], heads: dict[str, list[str]], side: int)
         side: Patches along an edge.
 
     Returns:
-        int64 [heads, side, side]; ground patches are ``len(values)`` for ``label`` and -100 for attributes.
+        int64 [heads, side, side]; ground patches are ``len(values)`` for ``label`` and ``CENTRE`` and -100
+        for what only objects have.
     """
     targets = np.full((len(heads), side, side), IGNORE, dtype=np.int64)
     for number, key in enumerate(heads):
-        if key == "label":
+        if key in ("label", CENTRE):
             targets[number] = len(heads[key])
     edges = np.arange(side)
     for thing in facts.get("objects", []):
@@ -137,8 +161,15 @@ def patch_targets(facts: dict[str, Any], heads: dict[str, list[str]], side: int)
         across = np.clip(np.minimum(edges + 1, x1) - np.maximum(edges, x0), 0, 1)
         down = np.clip(np.minimum(edges + 1, y1) - np.maximum(edges, y0), 0, 1)
         covered = np.outer(down, across) > COVER
+        row, column = min((y0 + y1) / 2 / side, 0.999), min((x0 + x1) / 2 / side, 0.999)
+        named = {
+            **thing.get("attributes", {}),
+            "label": thing["label"],
+            CELL: f"{int(row * 3)}-{int(column * 3)}",
+        }
         for number, (key, values) in enumerate(heads.items()):
-            value = thing["label"] if key == "label" else str(thing.get("attributes", {}).get(key))
-            if value in values:
+            if key == CENTRE:
+                targets[number, int(row * side), int(column * side)] = 0
+            elif (value := str(named.get(key))) in values:
                 targets[number][covered] = values.index(value)
     return targets

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 BETAS = (0.9, 0.98)
-MUON_RATIO = 20.0  # Muon's orthogonal steps have unit size: its rate is this many times AdamW's for the same part
+MUON_RATIO = (
+    20.0  # Muon's orthogonal steps have unit size: its rate is this many times AdamW's for the same part
+)
 
 
 class Optimizers:
@@ -38,12 +40,19 @@ class Optimizers:
             chosen = {id(p) for p in hidden}
             rest = [p for p in parameters if id(p) not in chosen]
             rate = rates[part]
-            for decay, members in ((weight_decay, [p for p in rest if p.ndim > 1]), (0.0, [p for p in rest if p.ndim <= 1])):
+            for decay, members in (
+                (weight_decay, [p for p in rest if p.ndim > 1]),
+                (0.0, [p for p in rest if p.ndim <= 1]),
+            ):
                 if members:
-                    adam.append({"params": members, "lr": rate, "peak": rate, "part": part, "weight_decay": decay})
+                    adam.append(
+                        {"params": members, "lr": rate, "peak": rate, "part": part, "weight_decay": decay}
+                    )
             if hidden:
                 peak = rate * MUON_RATIO
-                muon.append({"params": hidden, "lr": peak, "peak": peak, "part": part, "weight_decay": weight_decay})
+                muon.append(
+                    {"params": hidden, "lr": peak, "peak": peak, "part": part, "weight_decay": weight_decay}
+                )
         self.peak = max(rates[part] for part in groups)
         self.members: list[torch.optim.Optimizer] = []
         if adam:

@@ -16,13 +16,15 @@ from ..errors import TrainingError
 from ..models.adapters import make_trainable
 from ..models.contract import Contract
 from ..models.load import Loaded, load_model, pick_device, pick_precision, save_model
-from .examples import ExampleSet, gather_samples, write_dropped
+from .examples import ExampleSet, gather_samples, part_of_pass, write_dropped
+from .launch import launch
 from .loop import VALIDATION_LIMIT, LoopSettings, Progress, run_loop
 from .objectives import AnswerObjective, SeeObjective, see_heads
 from .optimizers import Optimizers
 
 LOOP_KEYS = (
-    "epochs", "batch", "micro_batch", "warmup", "clip", "schedule", "validate_every", "checkpoint_every", "patience",
+    "epochs", "batch", "micro_batch", "warmup", "clip", "schedule", "validate_every", "checkpoint_every",
+    "patience",
 )  # fmt: skip
 
 
@@ -30,9 +32,9 @@ def train(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
     """Runs one stage.
 
     Args:
-        settings: The resolved stage card, with ``stage``, ``adapter``, ``hardware`` and ``seed`` of the recipe.
-        inputs: ``start`` (model folder), ``data`` (dataset folder with text), optional ``replay`` (the same of the
-            general domain) and ``records`` (dataset folder with facts, for objective ``see``).
+        settings: The resolved stage card, with ``stage``, ``adapter``, ``hardware`` and ``seed``.
+        inputs: ``start`` (model folder), ``data`` (dataset folder with text), optional ``replay`` (the
+            same of the general domain) and ``records`` (dataset folder with facts, for objective ``see``).
         out: Stage folder.
 
     Returns:
@@ -42,10 +44,16 @@ def train(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
         TrainingError: Nothing to train on, or a loss that is not finite.
         ModelError: The start checkpoint does not load or the adapter does not fit.
     """
+    if settings["hardware"].get("processes", 1) > 1 and "LOCAL_RANK" not in os.environ:
+        return launch(settings, inputs, out)
     set_threads(settings["hardware"].get("threads", "auto"))
     accelerator = make_accelerator(settings, out)
     torch.manual_seed(settings["seed"])
     loaded = load_model(inputs["start"], device=str(accelerator.device))
+    if accelerator.device.type == "cpu":
+        # torch's fused attention has a slow backward on CPU: plain matrix products halve the step
+        # (benchmarks/train_step.py)
+        loaded.base_model.set_attn_implementation("eager")
     rates = {part: float(rate) for part, rate in settings["train"].items()}
     if settings["objective"] == "see":
         rates = {"vision": rates.get("vision", 0.0)}
@@ -60,13 +68,19 @@ def train(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
     names = {parameter: name for name, parameter in objective.named_parameters()}
     kind = settings.get("optimizer", "adamw")
     optimizers = Optimizers(groups, rates, settings["weight_decay"], kind, names)
-    loop = LoopSettings(seed=settings["seed"], **{key: settings[key] for key in LOOP_KEYS if key in settings})
+    stepping = {key: settings[key] for key in LOOP_KEYS if key in settings}
+    # a part of a pass is a whole pass over the part that part_of_pass chose
+    stepping["epochs"] = max(1.0, settings["epochs"])
+    loop = LoopSettings(seed=settings["seed"], **stepping)
     progress = run_loop(accelerator, objective, validation, optimizers, loop, out)
     trainable = {part: sum(p.numel() for p in parameters) for part, parameters in groups.items()}
     result = _result(progress, objective, validation, trainable, dropped)
     if accelerator.is_main_process:
         write_dropped(dropped, out / "ledger.jsonl")
-        provenance = {**loaded.contract.provenance, f"stage:{settings['stage']}": _provenance(settings, result)}
+        provenance = {
+            **loaded.contract.provenance,
+            f"stage:{settings['stage']}": _provenance(settings, result),
+        }
         contract = Contract(loaded.contract.fit, loaded.contract.mean_colour, provenance)
         save_model(loaded, out / "model", contract, _disk_dtype(settings))
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
@@ -98,7 +112,7 @@ def make_accelerator(settings: dict[str, Any], out: Path) -> Accelerator:
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != expected:
         raise TrainingError(
-            f"accelerate runs {accelerator.num_processes} processes where {expected} were launched; start with torchrun"
+            f"accelerate runs {accelerator.num_processes} of {expected} launched processes; use torchrun"
         )
     if settings.get("trackers"):
         accelerator.init_trackers("medkit", config={"stage": settings["stage"], "seed": settings["seed"]})
@@ -106,7 +120,7 @@ def make_accelerator(settings: dict[str, Any], out: Path) -> Accelerator:
 
 
 def set_threads(threads: str | int) -> None:
-    """Sets torch's threads: the recipe's number, else OMP_NUM_THREADS, else the cores this process may use."""
+    """Sets torch's threads: the recipe's number, else OMP_NUM_THREADS, else all cores it may use."""
     if threads == "auto":
         if "OMP_NUM_THREADS" in os.environ:
             return
@@ -117,7 +131,7 @@ def set_threads(threads: str | int) -> None:
 def _objectives(
     settings: dict[str, Any], inputs: dict[str, Path], loaded: Loaded
 ) -> tuple[Any, Any | None, list[dict[str, str]]]:
-    """Makes the training objective, the validation objective (None without valid samples) and the dropped rows."""
+    """Makes the training objective, the validation objective (None without samples) and the dropped rows."""
     see = settings["objective"] == "see"
     own = inputs["records"] if see else inputs["data"]
     folders = [own, *([inputs["replay"]] if "replay" in inputs else [])]
@@ -125,15 +139,22 @@ def _objectives(
     seed, kinds, tokens = settings["seed"], settings["on"], settings["max_tokens"]
     augment = list(settings.get("augment") or [])
     if see and (moved := [kind for kind in augment if kind != "colour"]):
-        raise TrainingError(f"objective see can't augment by {', '.join(moved)}: boxes would no longer fit the picture")
+        raise TrainingError(
+            f"objective see can't augment by {', '.join(moved)}: boxes would no longer fit the picture"
+        )
     datasets, samples = gather_samples(folders, kinds, "train", shares, seed)
+    samples = part_of_pass(samples, settings["epochs"], seed)
     examples = ExampleSet(loaded, datasets, samples, tokens, augment, seed, wordless=see)
     valid_datasets, held_out = gather_samples(folders[:1], kinds, "valid", [], seed)
-    valid = ExampleSet(loaded, valid_datasets, held_out[:VALIDATION_LIMIT], tokens, [], seed, wordless=see) if held_out else None
+    valid = (
+        ExampleSet(loaded, valid_datasets, held_out[:VALIDATION_LIMIT], tokens, [], seed, wordless=see)
+        if held_out
+        else None
+    )
     dropped = examples.dropped + (valid.dropped if valid else [])
     if not see:
         return AnswerObjective(loaded, examples), AnswerObjective(loaded, valid) if valid else None, dropped
-    objective = SeeObjective(loaded, examples, see_heads(examples.kept))
+    objective = SeeObjective(loaded, examples, see_heads(examples.kept, settings.get("places", False)))
     check = None
     if valid:
         check = SeeObjective(loaded, valid, objective.names)
@@ -142,7 +163,11 @@ def _objectives(
 
 
 def _result(
-    progress: Progress, objective: Any, validation: Any | None, trainable: dict[str, int], dropped: list[dict[str, str]]
+    progress: Progress,
+    objective: Any,
+    validation: Any | None,
+    trainable: dict[str, int],
+    dropped: list[dict[str, str]],
 ) -> dict[str, Any]:
     return {
         "model": "model",
@@ -162,12 +187,14 @@ def _result(
 
 
 def _provenance(settings: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: settings[key] for key in ("epochs", "batch", "train", "adapter", "seed", "objective", "on") if key in settings}
+    kept = {
+        key: settings[key]
+        for key in ("epochs", "batch", "train", "adapter", "seed", "objective", "on")
+        if key in settings
+    }
     return {**kept, "samples_seen": result["samples_seen"]}
 
 
 def _disk_dtype(settings: dict[str, Any]) -> torch.dtype | None:
     named = settings.get("save_dtype")
     return getattr(torch, named) if named else None
-
-
