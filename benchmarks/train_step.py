@@ -65,7 +65,8 @@ def main() -> None:
             best[name] = min(best.get(name, float("inf")), measure())
     print(f"\n{date.today()}, {_processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
     print(
-        f"{len(examples)} samples of {examples.lengths.mean():.0f} tokens, {examples.supervised.mean():.0f} supervised\n"
+        f"{len(examples)} samples of {examples.lengths.mean():.0f} tokens, "
+        f"{examples.supervised.mean():.0f} supervised\n"
     )
     print("| setting | s | times medkit's |\n|---|---|---|")
     for name, seconds in best.items():

@@ -47,7 +47,8 @@ else:
 processor = AutoProcessor.from_pretrained(folder)
 answers = []
 for row in asked:
-    inputs = processor(text=row["prompt"], images=Image.open(row["file"]), return_tensors="pt", add_special_tokens=False)
+    image = Image.open(row["file"])
+    inputs = processor(text=row["prompt"], images=image, return_tensors="pt", add_special_tokens=False)
     out = model.generate(**inputs, max_new_tokens=16, do_sample=False)[0, inputs["input_ids"].shape[1]:]
     answers.append(processor.decode(out, skip_special_tokens=True).strip())
 print("ANSWERS" + json.dumps(answers))

@@ -112,7 +112,7 @@ def test_limit_keeps_images_whole_and_is_independent_of_order(folders):
 
 def test_a_benchmark_without_questions_is_refused_in_one_sentence(folders, tmp_path):
     card = CARD | {"source": {"domain": "same", "split": "valid"}}
-    with pytest.raises(DataError, match="benchmark held-out: .* has no question in its valid split"):
+    with pytest.raises(DataError, match=r"benchmark held-out: .* has no question in its valid split"):
         _run(folders, tmp_path, benchmarks=[card])
 
 

@@ -262,7 +262,7 @@ def _ultrasound(rng: np.random.Generator) -> tuple[Array, Facts]:
     picture = (tissue + bright * fan) * shade
     if stone:
         sx, sy = stone
-        behind = np.clip(3.2 - np.abs(_X - sx - (_Y - sy) * (sx - 32) / (sy - apex)), 0, 1) * (_Y > sy)
+        behind = np.clip(3.2 - np.abs(_X - sx - (_Y - sy) * (sx - 32) / (sy - apex)), 0, 1) * (sy < _Y)
         picture *= 1 - 0.9 * behind
         _paint(picture, _ellipse(sx, sy, 4.2, 2.6), 1.0)
         found.append(_fact("stone", sx, sy, 4.2, 2.6, **_sided(sx)))
