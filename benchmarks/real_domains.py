@@ -103,6 +103,8 @@ def logistic_regression(ingest: Path) -> dict[str, float]:
     Returns:
         Test accuracy by picture side in px.
     """
+    dataset = open_dataset(ingest)
+    samples = [dataset[index] for index in range(len(dataset))]
     found = {}
     for side in SIDES_PX:
         pixels = np.stack([_pixels(dataset.image(sample.images[0]), side) for sample in samples])
