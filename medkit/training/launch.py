@@ -56,6 +56,7 @@ def _environment(processes: int) -> dict[str, str]:
     package = str(Path(__file__).resolve().parents[2])
     return {
         **os.environ,
+        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),  # not a line a process a stage
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // processes))),
         "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
