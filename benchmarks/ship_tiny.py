@@ -42,7 +42,7 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
     weights = (arguments.target / "model.safetensors").read_bytes()
     return {
         "recipe": "recipes/tiny-general.yaml",
-        "curriculum": "curricula/see-align-instruct.yaml",
+        "curriculum": "curricula/from-nothing.yaml",
         "seed": steps[stages[0]]["settings"]["seed"],
         "sha256": hashlib.sha256(weights).hexdigest(),
         "parameters": steps["build"]["result"]["parameters"],

@@ -157,6 +157,8 @@ class TeacherCard(_Strict):
         places: Attributes read off an object's box; the facts' own attributes of that name win.
         edge: Half-width of the band between image cells in which a position is not certain.
         turns: Least and most question turns in a conversation.
+        checklist: Kind of a question with ``ask: present`` and ``among: {label: [...]}``; a conversation of its own
+            then goes through all of those labels, as a reader goes through a checklist.
     """
 
     version: str
@@ -173,6 +175,7 @@ class TeacherCard(_Strict):
     places: list[Literal["position", "side", "half"]] = ["position"]
     edge: float = Field(0.03, ge=0, lt=0.16)
     turns: tuple[int, int] = (3, 8)
+    checklist: str = ""
     caption_prompts: list[str] = Field(min_length=2)
     captions: list[str] = Field(min_length=1)
     description: Description
@@ -216,6 +219,8 @@ class TeacherCard(_Strict):
             if question.of:
                 known = labels if question.ask in ("label", "label_is") else attributes
                 _refuse({question.of} - known, f"{where}: of", known)
+        kinds = {one.kind for one in self.questions if one.ask == "present" and "label" in one.among}
+        _refuse({self.checklist} - {""} - kinds, "checklist", kinds)
         sentences = [*self.captions, *self.description.opening, *self.description.labels]
         for template in sentences:
             known = labels | {"things", "total"} | {f"a_{name}" for name in labels}

@@ -59,6 +59,11 @@ def conversations(
             turns = [(one.text, one.draft.answer) for one in asked]
             facts = {"turns": [{"kind": one.kind, "answer_type": one.draft.answer_type} for one in asked]}
             made.append(_made(record, card, "conversation", number, turns, facts))
+        listed_all = _checklist(view, card, rng)
+        if listed_all:
+            turns = [(one.text, one.draft.answer) for one in listed_all]
+            facts = {"turns": [{"kind": one.kind, "answer_type": one.draft.answer_type} for one in listed_all]}
+            made.append(_made(record, card, "conversation", conversations_per_image + number, turns, facts))
         reasoned = _reasoned(view, card, rng)
         if reasoned:
             text = rng.choice(card.reasoning_prompts).format(question=reasoned.text)
@@ -150,8 +155,24 @@ def _shuffled(card: TeacherCard, rng: Random) -> list[Question]:
     return sorted(card.questions, key=lambda one: rng.expovariate(one.weight))
 
 
-def _ask(view: View, card: TeacherCard, question: Question, rng: Random) -> Asked | None:
-    found = draft(view, card, question, rng, want=rng.random() < 0.5)
+def _checklist(view: View, card: TeacherCard, rng: Random) -> list[Asked]:
+    """Asks the card's checklist question once for every thing that it can be asked for, in any order."""
+    asked = []
+    for question in card.questions if card.checklist else ():
+        if question.kind != card.checklist:
+            continue
+        for value in rng.sample(question.among["label"], len(question.among["label"])):
+            only = question.model_copy(update={"by": [["label"]], "among": {"label": [value]}})
+            present = any(item.get("label") == value for item in view.objects)
+            if (one := _ask(view, card, only, rng, present)) is not None:
+                asked.append(one)
+    return asked
+
+
+def _ask(
+    view: View, card: TeacherCard, question: Question, rng: Random, want: bool | None = None
+) -> Asked | None:
+    found = draft(view, card, question, rng, want=rng.random() < 0.5 if want is None else want)
     if found is None:
         return None
     text = rng.choice(question.templates).format(**found.fields)
