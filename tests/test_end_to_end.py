@@ -16,14 +16,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "checkpoints" / "tiny-general"
 SHORT_PHANTOM = (
-    "ingest.train=120", "ingest.valid=24", "ingest.test=20", "replay.count=40",
-    "align.epochs=1", "instruct.epochs=0.5", "instruct-no-replay.epochs=0.2", "instruct.checkpoint_every=2",
-    "hardware.precision=fp32",
+    "ingest.train=120", "ingest.valid=24", "ingest.test=20", "replay.count=60",
+    "see.epochs=1", "align.epochs=1", "instruct.epochs=1", "instruct.checkpoint_every=2", "rehearse.epochs=0.3",
+    "hardware.precision=fp32", "hardware.processes=1",
 )  # fmt: skip
 SHORT_GENERAL = (
     "ingest.train=120", "ingest.valid=24", "ingest.test=16", "build.vision_width=32", "build.vision_layers=1",
     "build.language_width=32", "build.language_layers=1", "build.language_inner=64", "build.vocabulary=600",
-    "see.epochs=1", "align.epochs=1", "instruct.epochs=1",
+    "see.epochs=1", "align.epochs=1", "instruct.epochs=1", "look.epochs=0.5", "practise.epochs=0.5",
 )  # fmt: skip
 
 # Plain transformers in a process that refuses to import medkit.
@@ -81,14 +81,14 @@ def flags(settings: tuple[str, ...]) -> list[str]:
 
 
 def plain_answers(
-    model: Path, run: Path, scratch: Path, base: Path | None = None
+    stage: str, run: Path, scratch: Path, base: Path | None = None
 ) -> tuple[list[str], list[str]]:
     """Gives medkit's stored answers and those of plain transformers for the first questions."""
     from medkit.store import open_dataset
 
     rows = [
         json.loads(line)
-        for line in next(run.glob("*-evaluate-instruct/answers.jsonl")).read_text().splitlines()
+        for line in next(run.glob(f"*-evaluate-{stage}/answers.jsonl")).read_text().splitlines()
     ]
     rows = [row for row in rows if row["benchmark"] == "held-out" and row["control"] == "none"][:12]
     dataset = open_dataset(next(run.glob("*-teach")))
@@ -97,7 +97,14 @@ def plain_answers(
         file = scratch / f"{number}.png"
         dataset.image(row["image"]).save(file)
         asked.append({"prompt": row["prompt"], "file": str(file)})
-    words = [sys.executable, "-c", PLAIN, str(model), json.dumps(asked), *([str(base)] if base else [])]
+    words = [
+        sys.executable,
+        "-c",
+        PLAIN,
+        str(run / "model"),
+        json.dumps(asked),
+        *([str(base)] if base else []),
+    ]
     done = subprocess.run(words, cwd=scratch, capture_output=True, text=True, check=True)
     return [row["answer"] for row in rows], json.loads(done.stdout.split("ANSWERS")[1])
 
@@ -126,7 +133,7 @@ def test_the_default_recipe_ends_with_a_report_and_a_model(phantom: Path):
         "instruct",
         "compare",
     }
-    scores = json.loads(next(run.glob("*-evaluate-instruct/scores.json")).read_text())["benchmarks"]
+    scores = json.loads(next(run.glob("*-evaluate-rehearse/scores.json")).read_text())["benchmarks"]
     assert set(scores) == {"held-out", "general-scenes"}
     assert set(scores["held-out"]["controls"]) == {"blank", "shuffled"}
 
@@ -144,22 +151,20 @@ def test_a_second_run_redoes_nothing_and_says_so(phantom: Path):
 
 
 def test_a_changed_setting_redoes_what_depends_on_it(phantom: Path):
-    told = medkit(
-        phantom, "check", "phantom", *flags(SHORT_PHANTOM), "--set", "instruct-no-replay.epochs=0.1"
-    ).stdout
+    told = medkit(phantom, "check", "phantom", *flags(SHORT_PHANTOM), "--set", "rehearse.epochs=0.2").stdout
     state = {
         line.split()[1]: line.split()[2]
         for line in told.splitlines()
         if line.strip()[:1].isdigit() and " of " not in line
     }
     redone = {name for name, what in state.items() if what == "redo"}
-    assert redone == {"instruct-no-replay", "evaluate-instruct-no-replay", "compare"}
+    assert redone == {"rehearse", "evaluate-rehearse", "compare"}
     assert "epochs" in told
 
 
 def test_plain_transformers_gives_the_same_answers(phantom: Path, tmp_path: Path):
     run = phantom / "runs" / "phantom"
-    ours, theirs = plain_answers(run / "model", run, tmp_path)
+    ours, theirs = plain_answers("rehearse", run, tmp_path)
     assert len(ours) == 12
     assert ours == theirs
 
@@ -195,7 +200,7 @@ def test_an_adapter_folder_loads_with_plain_peft(tmp_path: Path):
     medkit(tmp_path, "run", "lora", *flags(settings))
     run = tmp_path / "runs" / "lora"
     assert (run / "model" / "adapter_model.safetensors").is_file()
-    ours, theirs = plain_answers(run / "model", run, tmp_path, base=BASE)
+    ours, theirs = plain_answers("instruct", run, tmp_path, base=BASE)
     assert ours == theirs
 
 

@@ -436,3 +436,30 @@ def test_facts_that_the_card_does_not_know_are_one_clear_error(tmp_path: Path) -
         )
     with pytest.raises(DataError, match="made nothing of 1 records"):
         teach({"teacher": _card()}, {"ingest": tmp_path / "in"}, tmp_path / "out")
+
+
+def test_a_checklist_goes_through_every_label_once():
+    asked = _question(
+        "presence",
+        ask="present",
+        by=[["label"]],
+        among={"label": ["circle", "square", "star"]},
+        template="Is there {a_subject}?",
+    )
+    card = TeacherCard.model_validate(_card(asked, checklist="presence"))
+    facts = {
+        "objects": [{"label": "star", "box": [0.1, 0.1, 0.3, 0.3], "attributes": {"colour": "red"}}],
+        "labels": {"background": "white"},
+        "complete": True,
+    }
+    record = Sample("one", [], ["ref"], facts, {"kind": "record"})
+    made = [sample for sample in conversations(record, card, 0) if sample.id == "one-conversation-1"]
+    texts = [text_of(message) for message in made[0].messages]
+    answers = dict(zip(texts[::2], texts[1::2], strict=True))
+    assert answers == {"Is there a circle?": "no", "Is there a square?": "no", "Is there a star?": "yes"}
+
+
+def test_a_checklist_names_a_question_that_the_card_has():
+    asked = _question("count", ask="count", template="How many {subjects}?")
+    with pytest.raises(ValueError, match="checklist names"):
+        TeacherCard.model_validate(_card(asked, checklist="presence"))

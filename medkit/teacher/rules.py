@@ -62,7 +62,9 @@ def conversations(
         listed_all = _checklist(view, card, rng)
         if listed_all:
             turns = [(one.text, one.draft.answer) for one in listed_all]
-            facts = {"turns": [{"kind": one.kind, "answer_type": one.draft.answer_type} for one in listed_all]}
+            facts = {
+                "turns": [{"kind": one.kind, "answer_type": one.draft.answer_type} for one in listed_all]
+            }
             made.append(_made(record, card, "conversation", conversations_per_image + number, turns, facts))
         reasoned = _reasoned(view, card, rng)
         if reasoned:
