@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "checkpoints" / "tiny-general"
 SHORT_PHANTOM = (
     "ingest.train=120", "ingest.valid=24", "ingest.test=20", "replay.count=60",
-    "see.epochs=1", "align.epochs=1", "instruct.epochs=1", "instruct.checkpoint_every=2", "rehearse.epochs=0.3",
+    "see.epochs=1", "align.epochs=1", "instruct.epochs=1", "instruct.checkpoint_every=2",
     "hardware.precision=fp32", "hardware.processes=1",
 )  # fmt: skip
 SHORT_GENERAL = (
@@ -124,7 +124,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_default_recipe_ends_with_a_report_and_a_model(phantom: Path):
     run = phantom / "runs" / "phantom"
-    assert (run / "report.html").read_text().startswith("<!doctype html>")
+    assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert (run / "model" / "medkit.json").is_file()
     assert {path.name.split("-", 1)[1] for path in run.glob("[0-9]*-*")} >= {
         "ingest",
@@ -133,7 +133,7 @@ def test_the_default_recipe_ends_with_a_report_and_a_model(phantom: Path):
         "instruct",
         "compare",
     }
-    scores = json.loads(next(run.glob("*-evaluate-rehearse/scores.json")).read_text())["benchmarks"]
+    scores = json.loads(next(run.glob("*-evaluate-instruct/scores.json")).read_text())["benchmarks"]
     assert set(scores) == {"held-out", "general-scenes"}
     assert set(scores["held-out"]["controls"]) == {"blank", "shuffled"}
 
@@ -151,20 +151,20 @@ def test_a_second_run_redoes_nothing_and_says_so(phantom: Path):
 
 
 def test_a_changed_setting_redoes_what_depends_on_it(phantom: Path):
-    told = medkit(phantom, "check", "phantom", *flags(SHORT_PHANTOM), "--set", "rehearse.epochs=0.2").stdout
+    told = medkit(phantom, "check", "phantom", *flags(SHORT_PHANTOM), "--set", "instruct.epochs=2").stdout
     state = {
         line.split()[1]: line.split()[2]
         for line in told.splitlines()
         if line.strip()[:1].isdigit() and " of " not in line
     }
     redone = {name for name, what in state.items() if what == "redo"}
-    assert redone == {"rehearse", "evaluate-rehearse", "compare"}
+    assert redone == {"instruct", "evaluate-instruct", "compare"}
     assert "epochs" in told
 
 
 def test_plain_transformers_gives_the_same_answers(phantom: Path, tmp_path: Path):
     run = phantom / "runs" / "phantom"
-    ours, theirs = plain_answers("rehearse", run, tmp_path)
+    ours, theirs = plain_answers("instruct", run, tmp_path)
     assert len(ours) == 12
     assert ours == theirs
 
