@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/train_step.py
 
 Trains the shipped tiny model on drawn phantoms, forward and backward over the same 512 conversations, and prints
-the ratio of each alternative to medkit's setting, measured in the same run, in turn, three rounds, best of each.
+the ratio of each alternative to medkit's setting, measured in the same run, in turn, best of the rounds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from medkit.training.examples import ExampleSet, gather_samples
 from medkit.training.objectives import AnswerObjective
 
 RATES = {"vision": 1e-4, "projector": 1e-3, "language": 1e-3}
-SAMPLES, BATCH, ROUNDS = 512, 32, 3
+SAMPLES, BATCH = 512, 32
 
 
 def main() -> None:
@@ -40,6 +40,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="checkpoints/tiny-general")
     parser.add_argument("--run", type=Path, default=Path("runs/phantom"), help="a run folder with 2-teach")
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     if not (arguments.run / "2-teach" / "dataset.json").is_file():
         sys.exit(f"{arguments.run} has no 2-teach: run `medkit run phantom` first")
@@ -60,7 +61,7 @@ def main() -> None:
         "none of the four": lambda: _seconds(objective, loaded, "sdpa", False, False, False),
     }
     best: dict[str, float] = {}
-    for _ in range(ROUNDS):
+    for _ in range(arguments.rounds):
         for name, measure in variants.items():
             best[name] = min(best.get(name, float("inf")), measure())
     print(f"\n{date.today()}, {_processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
