@@ -1,39 +1,37 @@
-"""Align then instruct against instruct only, at equal samples seen, three seeds.
+"""Align then instruct against instruct only, from the same tower, at equal samples seen.
 
-    python benchmarks/align_instruct.py --data ../shared/data --domains sorting blood --seeds 0 1 2
+    python benchmarks/real_domains.py --domains sorting blood --seeds 0 1 2
+    python benchmarks/align_instruct.py --domains sorting blood --seeds 0 1 2
 
-The recipe's curriculum sets how many samples align and instruct see together; instruct-only then gets exactly as many
-passes as that makes. Both end on the same test questions; the difference is paired by question.
+Reads the runs that real_domains.py left. Each has a stage `align` and a stage `instruct` that starts from it; here the
+same `instruct` starts from where `align` started, and gets as many passes more as `align` had samples. Both answer the
+same test questions; the difference is paired by question.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
+import math
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medkit.evaluation.evaluate import evaluate
 from medkit.evaluation.statistics import mcnemar_exact, paired_bootstrap
-
-FOLDERS = {"blood": "bccd", "retail": "fashion_mnist", "sorting": "trashnet", "phantom": None}
+from medkit.training.train import train
 
 
 def main() -> None:
-    """Runs both curricula and prints the table."""
+    """Trains the second arm of every run and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("MEDKIT_SHARED", "../shared")) / "data"
-    )
-    parser.add_argument("--domains", nargs="+", choices=FOLDERS, default=["sorting", "blood"])
+    parser.add_argument("--domains", nargs="+", default=["sorting", "blood"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     print(
         f"{date.today()}\n\n| domain | seed | samples seen | align + instruct | instruct only | difference | p |"
@@ -41,50 +39,62 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for domain in arguments.domains:
         for seed in arguments.seeds:
-            print(_compare(domain, seed, arguments.data), flush=True)
+            print(compare(arguments.runs / f"bench-{domain}-{seed}", domain, seed), flush=True)
 
 
-def _compare(domain: str, seed: int, data: Path) -> str:
-    given = [f"seed={seed}"]
-    if FOLDERS[domain]:
-        given.append(f"data={data / str(FOLDERS[domain])}")
-    both = _run(domain, f"bench-{domain}-{seed}", given)
-    align, instruct = _summary(both, "align"), _summary(both, "instruct")
-    seen = align["samples_seen"] + instruct["samples_seen"]
-    # the same stage settings, as many passes as the two stages had samples
-    settings = json.loads(next(both.glob("*-instruct/summary.json")).read_text())["settings"]
-    epochs = seen / instruct["samples"]
-    batch, augment = settings["batch"], ",".join(settings["augment"])
-    alone = [*given, "curriculum=instruct-only", f"instruct.epochs={epochs:.6f}", f"instruct.batch={batch}"]
-    alone += [f"instruct.augment=[{augment}]"]
-    only = _run(domain, f"bench-{domain}-only-{seed}", alone)
-    one, other = _answers(both), _answers(only)
+def compare(run: Path, domain: str, seed: int) -> str:
+    """Trains `instruct` from the start of `align`, evaluates it and formats a table row."""
+    align, instruct = summary(run, "align"), summary(run, "instruct")
+    seen = align["result"]["samples_seen"] + instruct["result"]["samples_seen"]
+    # a stage takes whole steps, so its passes are counted in them
+    steps, passes = instruct["result"]["steps"], instruct["settings"]["epochs"]
+    more = seen / instruct["result"]["samples_seen"]
+    settings = {**instruct["settings"], "stage": "instruct-only", "epochs": passes * more}
+    out = run.parent / f"{run.name}-instruct-only"
+    out.mkdir(exist_ok=True)
+    inputs = {"start": step(run, align["settings"]["start"]) / "model", "data": step(run, "teach")}
+    if not (out / "summary.json").is_file():
+        result = train(settings, inputs, out)
+        card = {**held_out(run), "controls": []}
+        evaluate(
+            {"name": "instruct-only", "benchmarks": [card], "hardware": settings["hardware"], "seed": seed},
+            {"model": out / "model", "data": inputs["data"]}, out,
+        )  # fmt: skip
+        (out / "summary.json").write_text(json.dumps(result))
+    result = json.loads((out / "summary.json").read_text())
+    one, other = answers(step(run, "evaluate-instruct")), answers(out)
     keys = sorted(one.keys() & other.keys())
     first = np.array([one[key]["correct"] for key in keys], dtype=float)
     second = np.array([other[key]["correct"] for key in keys], dtype=float)
-    groups = [one[key]["group"] for key in keys]
-    gain = paired_bootstrap(second, first, groups, seed=0)
+    gain = paired_bootstrap(second, first, [one[key]["group"] for key in keys], seed=0)
     wins, losses = int(((first == 1) & (second == 0)).sum()), int(((first == 0) & (second == 1)).sum())
+    assert math.isclose(result["steps"], steps * more, rel_tol=0.05), "the arms saw different numbers of samples"
     return (
-        f"| {domain} | {seed} | {seen} / {_summary(only, 'instruct')['samples_seen']} | {first.mean():.3f} "
+        f"| {domain} | {seed} | {seen} / {result['samples_seen']} | {first.mean():.3f} "
         f"| {second.mean():.3f} | {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}) "
         f"| {mcnemar_exact(wins, losses):.3f} |"
     )
 
 
-def _run(domain: str, name: str, settings: list[str]) -> Path:
-    command = [sys.executable, "-m", "medkit", "run", domain, "--name", name]
-    flags = [part for setting in settings for part in ("--set", setting)]
-    subprocess.run([*command, *flags], check=True, stdout=sys.stderr)
-    return Path("runs") / name
+def step(run: Path, name: str) -> Path:
+    """Gives the folder of a step, whatever its number."""
+    return next(path for path in run.iterdir() if path.name.partition("-")[2] == name)
 
 
-def _summary(folder: Path, stage: str) -> dict[str, Any]:
-    return json.loads(next(folder.glob(f"*-{stage}/summary.json")).read_text())["result"]
+def summary(run: Path, stage: str) -> dict[str, Any]:
+    """Reads settings and result of a stage."""
+    return json.loads((step(run, stage) / "summary.json").read_text())
 
 
-def _answers(folder: Path) -> dict[str, dict[str, Any]]:
-    rows = map(json.loads, next(folder.glob("*-evaluate-instruct/answers.jsonl")).read_text().splitlines())
+def held_out(run: Path) -> dict[str, Any]:
+    """Gives the benchmark card that the run was judged by."""
+    cards = summary(run, "evaluate-instruct")["settings"]["benchmarks"]
+    return next(card for card in cards if card["name"] == "held-out")
+
+
+def answers(folder: Path) -> dict[str, dict[str, Any]]:
+    """Reads the answers to the questions themselves, by id."""
+    rows = map(json.loads, (folder / "answers.jsonl").read_text().splitlines())
     return {row["id"]: row for row in rows if row["benchmark"] == "held-out" and row["control"] == "none"}
 
 

@@ -78,10 +78,11 @@ def read_run(folder: Path, domain: str) -> dict[str, Any]:
     compared = json.loads(next(folder.glob("*-compare/comparisons.json")).read_text())["benchmarks"][
         "held-out"
     ]
-    scores = json.loads(next(folder.glob("*-evaluate-instruct/scores.json")).read_text())["benchmarks"][
+    final = list(compared["stages"])[-1]
+    scores = json.loads(next(folder.glob(f"*-evaluate-{final}/scores.json")).read_text())["benchmarks"][
         "held-out"
     ]
-    stage = compared["stages"]["instruct"]
+    stage = compared["stages"][final]
     kinds = {
         kind: {"count": part["count"], "accuracy": part["value"], "majority": part["majority"]}
         for kind, part in scores["slices"]["kind"].items()

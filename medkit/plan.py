@@ -124,7 +124,9 @@ class _Planner:
         if stage.objective == "see":
             inputs["records"] = "ingest"
         if stage.replay > 0:
-            inputs["replay"] = self.taught[recipe.replay.domain]
+            # who learns to see needs the facts, which made text does not carry
+            step = self.taught[recipe.replay.domain]
+            inputs["replay"] = step.replace("teach", "ingest", 1) if stage.objective == "see" else step
         # An adapter changes the towers only: a stage that trains the projector alone does not depend on it.
         towers = stage.train.vision > 0 or stage.train.language > 0
         settings = {

@@ -6,8 +6,9 @@ import threading
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from medkit.training.batches import augment_image, batch_at, epoch_batches, prefetch
+from medkit.training.batches import Move, augment_image, batch_at, draw_move, epoch_batches, prefetch
 
 LENGTHS = np.random.default_rng(0).integers(20, 400, 1003)
 
@@ -97,8 +98,6 @@ def test_what_goes_wrong_in_the_thread_comes_out_at_its_place():
 
 
 def _sided():
-    from PIL import Image
-
     image = Image.new("RGB", (8, 8), (0, 0, 0))
     image.paste((255, 0, 0), (0, 0, 4, 8))
     return image
@@ -134,3 +133,29 @@ def test_variations_keep_size_and_come_from_the_generator_alone():
     assert one.size == (8, 8) and one.mode == "RGB"
     assert one.tobytes() == same.tobytes() != other.tobytes()
     assert augment_image(_sided(), [], np.random.default_rng(5), "").tobytes() == _sided().tobytes()
+
+
+def _spot(image: Image.Image) -> list[float]:
+    """Gives the middle of the white part, in 0..1."""
+    rows, columns = np.nonzero(np.asarray(image)[..., 0] > 127)
+    return [(columns.mean() + 0.5) / image.width, (rows.mean() + 0.5) / image.height]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_box_goes_where_its_object_goes(seed):
+    pixels = np.zeros((96, 128, 3), dtype=np.uint8)
+    pixels[30:46, 20:36] = 255
+    box = [20 / 128, 30 / 96, 36 / 128, 46 / 96]
+    varied = augment_image(Image.fromarray(pixels), ["flip", "shift"], np.random.default_rng(seed))
+    x0, y0, x1, y1 = draw_move(["flip", "shift"], np.random.default_rng(seed)).box(box)
+    assert _spot(varied) == pytest.approx([(x0 + x1) / 2, (y0 + y1) / 2], abs=0.01)
+    assert np.asarray(varied)[..., 0].astype(float).sum() / 255 == pytest.approx(
+        (x1 - x0) * 128 * (y1 - y0) * 96, rel=0.06
+    )
+
+
+def test_boxes_end_at_the_edges():
+    assert Move(dx=0.1).box([0.0, 0.0, 0.5, 0.5]) == pytest.approx([0.0, 0.0, 0.4, 0.5])
+    assert Move(flip=True).box([0.0, 0.2, 0.25, 0.5]) == pytest.approx([0.75, 0.2, 1.0, 0.5])
+    x0, _, x1, _ = Move(dx=0.1).box([0.0, 0.0, 0.05, 0.5])
+    assert x0 == x1 == 0.0  # gone

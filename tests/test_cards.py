@@ -322,7 +322,7 @@ def test_every_shipped_card_is_right(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert [str(problem) for problem in problems] == []
     assert {"blood", "phantom", "retail", "sorting", "tiny-general"} <= set(fine["recipe"])
     assert {"blood", "phantom", "retail", "scenes", "sorting"} <= set(fine["domain"])
-    assert {"align-instruct", "instruct-only", "replay-ablation", "boxes-first", "from-nothing"} <= set(
+    assert {"align-instruct", "instruct-only", "replay-ablation", "see-first", "from-nothing"} <= set(
         fine["curriculum"]
     )
     assert {"held-out", "general-scenes"} <= set(fine["benchmark"])

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "checkpoints" / "tiny-general"
 SHORT_PHANTOM = (
     "ingest.train=120", "ingest.valid=24", "ingest.test=20", "replay.count=60",
-    "see.epochs=1", "align.epochs=1", "instruct.epochs=1", "instruct.checkpoint_every=2",
-    "hardware.precision=fp32", "hardware.processes=1",
+    "see.epochs=1", "align.epochs=1", "instruct.epochs=1", "instruct.checkpoint_every=2", "recall.epochs=0.5",
+    "teacher.conversations_per_image=1", "hardware.precision=fp32", "hardware.processes=1",
 )  # fmt: skip
 SHORT_GENERAL = (
     "ingest.train=120", "ingest.valid=24", "ingest.test=16", "build.vision_width=32", "build.vision_layers=1",
@@ -131,9 +131,10 @@ def test_the_default_recipe_ends_with_a_report_and_a_model(phantom: Path):
         "teach",
         "align",
         "instruct",
+        "recall",
         "compare",
     }
-    scores = json.loads(next(run.glob("*-evaluate-instruct/scores.json")).read_text())["benchmarks"]
+    scores = json.loads(next(run.glob("*-evaluate-recall/scores.json")).read_text())["benchmarks"]
     assert set(scores) == {"held-out", "general-scenes"}
     assert set(scores["held-out"]["controls"]) == {"blank", "shuffled"}
 
@@ -158,13 +159,13 @@ def test_a_changed_setting_redoes_what_depends_on_it(phantom: Path):
         if line.strip()[:1].isdigit() and " of " not in line
     }
     redone = {name for name, what in state.items() if what == "redo"}
-    assert redone == {"instruct", "evaluate-instruct", "compare"}
+    assert redone == {"instruct", "recall", "evaluate-instruct", "evaluate-recall", "compare"}
     assert "epochs" in told
 
 
 def test_plain_transformers_gives_the_same_answers(phantom: Path, tmp_path: Path):
     run = phantom / "runs" / "phantom"
-    ours, theirs = plain_answers("instruct", run, tmp_path)
+    ours, theirs = plain_answers("recall", run, tmp_path)
     assert len(ours) == 12
     assert ours == theirs
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,11 @@ from torch.nn import functional
 
 from medkit.errors import TrainingError
 from medkit.sample import Sample
-from medkit.store import open_dataset
+from medkit.store import DatasetWriter, open_dataset
 from medkit.training.examples import ExampleSet
-from medkit.training.objectives import CELL, CENTRE, AnswerObjective, SeeObjective, patch_targets, see_heads
+from medkit.training.objectives import (
+    CELL, CENTRE, AnswerObjective, SeeHeads, SeeObjective, patch_targets, see_heads, whole_targets,
+)  # fmt: skip
 
 HEADS = {"label": ["circle", "square"], "colour": ["blue", "red"]}
 
@@ -67,8 +71,8 @@ def test_places_are_asked_for_on_request():
     box = [0.0, 0.0, 1.0, 1.0]
     samples = [_facts(_thing("square", box)), _facts(_thing("circle", box))]
     heads = see_heads(samples, places=True)
-    assert list(heads) == ["label", CELL, CENTRE]
-    assert heads[CELL] == ["0-0", "0-1", "0-2", "1-0", "1-1", "1-2", "2-0", "2-1", "2-2"]
+    assert list(heads.patch) == ["label", CELL, CENTRE]
+    assert heads.patch[CELL] == ["0-0", "0-1", "0-2", "1-0", "1-1", "1-2", "2-0", "2-1", "2-2"]
 
 
 def test_a_picture_without_objects_is_all_ground():
@@ -85,19 +89,51 @@ def test_heads_ask_for_labels_and_attributes_with_more_than_one_value():
         _facts(_thing("square", box, colour="red", texture="plain"), _thing("circle", box, colour="blue")),
         _facts(_thing("square", box, colour="red", texture="plain")),
     ]
-    assert see_heads(samples, places=False) == {"label": ["circle", "square"], "colour": ["blue", "red"]}
+    heads = see_heads(samples, places=False)
+    assert heads == SeeHeads({"label": ["circle", "square"], "colour": ["blue", "red"]}, {})
 
 
 def test_values_that_are_too_rare_to_learn_are_left_out():
     box = [0.0, 0.0, 1.0, 1.0]
     samples = [_facts(_thing("square" if number % 2 else "circle", box)) for number in range(199)]
     samples.append(_facts(_thing("heart", box)))
-    assert see_heads(samples, places=False) == {"label": ["circle", "square"]}
+    assert see_heads(samples, places=False) == SeeHeads({"label": ["circle", "square"]}, {})
 
 
-def test_facts_without_objects_are_an_error():
-    with pytest.raises(TrainingError, match=r"needs facts.objects with boxes"):
+def test_labels_of_the_picture_are_asked_of_the_whole():
+    facts = [{"labels": {"class": "glass"}, "modality": "photo"}, {"labels": {"class": "metal"}}]
+    heads = see_heads([Sample("r", [], [], one) for one in facts], places=True)
+    assert heads == SeeHeads({}, {"class": ["glass", "metal"]})
+    assert whole_targets(facts[1], heads.whole).tolist() == [1]
+    assert whole_targets({}, heads.whole).tolist() == whole_targets({"labels": {"class": "x"}}, heads.whole).tolist()
+    assert whole_targets({}, heads.whole).tolist() == [-100]
+
+
+def test_facts_with_nothing_to_tell_apart_are_an_error():
+    with pytest.raises(TrainingError, match=r"needs facts.objects with boxes or facts.labels"):
         see_heads([Sample("r", [], [], {"labels": {"class": "glass"}})], places=False)
+
+
+def test_labels_of_pictures_are_learnt_without_boxes(tmp_path):
+    loaded = build(tmp_path / "model")
+    with DatasetWriter(tmp_path / "records", "colours") as writer:
+        for number in range(8):
+            pixels = np.full((24, 40, 3), 30 + 200 * (number % 2), dtype=np.uint8)  # wide: no box, no matter
+            pixels[number, 0] = 255
+            facts = {"labels": {"shade": "light" if number % 2 else "dark"}}
+            writer.add(Sample(f"r{number}", [], [writer.add_image(pixels)], facts, {"kind": "record"}))
+    dataset = open_dataset(tmp_path / "records")
+    seen = ExampleSet(loaded, [dataset], [(0, one) for one in dataset], 512, ["flip"], 0, wordless=True)
+    objective = SeeObjective(loaded, seen, see_heads(seen.kept, places=True))
+    batch = objective.collate(np.arange(8), 0)
+    assert batch["patches"].shape == (8, 0, 4, 4) and batch["wholes"].tolist() == [[0], [1]] * 4
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
+    for _ in range(20):
+        loss = objective(batch) / 8
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss.item() < 0.1
 
 
 def test_the_loss_at_supervised_positions_is_that_of_all_logits(tmp_path):
@@ -157,10 +193,10 @@ def test_seeing_learns_and_its_targets_have_a_class_for_ground(tmp_path):
     dataset = open_dataset(tmp_path / "records")
     seen = ExampleSet(loaded, [dataset], [(0, sample) for sample in dataset], 512, [], 0, wordless=True)
     objective = SeeObjective(loaded, seen, see_heads(seen.kept, places=True))
-    assert set(objective.names) == {"label", "colour", "size", "texture", "character", CELL, CENTRE}
+    assert set(objective.names.patch) == {"label", "colour", "size", "texture", "character", CELL, CENTRE}
     batch = objective.collate(np.arange(8), 0)
     assert batch["pixel_values"].shape == (8, 3, 32, 32)
-    assert batch["targets"].shape == (8, 7, 4, 4)
+    assert batch["patches"].shape == (8, 7, 4, 4)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
     losses = []
     for _ in range(15):
@@ -172,24 +208,35 @@ def test_seeing_learns_and_its_targets_have_a_class_for_ground(tmp_path):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_seeing_drops_pictures_whose_boxes_would_move(tmp_path):
-    from medkit.store import DatasetWriter
-
-    with DatasetWriter(tmp_path / "records", "wide") as writer:
-        for number, shape in enumerate([(32, 32, 3), (32, 48, 3)]):
+def _wide(folder, fit: str) -> ExampleSet:
+    with DatasetWriter(folder / "records", "wide") as writer:
+        for number, shape in enumerate([(32, 32, 3), (32, 64, 3)]):
             pixels = np.full(shape, 7, dtype=np.uint8)
             facts = {"objects": [_thing("square", [0.0, 0.0, 0.5, 0.5])]}
             writer.add(Sample(f"r{number}", [], [writer.add_image(pixels)], facts, {"kind": "record"}))
-    dataset = open_dataset(tmp_path / "records")
-    loaded = build(tmp_path / "model")
-    seen = ExampleSet(loaded, [dataset], [(0, sample) for sample in dataset], 512, [], 0, wordless=True)
+    dataset = open_dataset(folder / "records")
+    loaded = build(folder / "model")
+    loaded.contract = replace(loaded.contract, fit=fit)
+    return ExampleSet(loaded, [dataset], [(0, sample) for sample in dataset], 512, [], 0, wordless=True)
+
+
+@pytest.mark.parametrize(
+    ("fit", "box"), [("pad", [0.0, 0.25, 0.5, 0.5]), ("stretch", [0.0, 0.0, 0.5, 0.5])]
+)
+def test_boxes_follow_what_the_model_sees_of_a_wide_picture(tmp_path, fit, box):
+    square, wide = _wide(tmp_path, fit).kept
+    assert square.facts["objects"][0]["box"] == [0.0, 0.0, 0.5, 0.5]
+    assert wide.facts["objects"][0]["box"] == box
+
+
+def test_boxes_that_a_crop_would_move_are_dropped(tmp_path):
+    seen = _wide(tmp_path, "crop")
     assert [sample.id for sample in seen.kept] == ["r0"]
-    assert seen.dropped == [
-        {"record": "r1", "fate": "rejected", "reason": "objective see takes one square picture a sample"}
-    ]
+    reason = "objective see can't follow boxes through the crop of a picture that isn't square"
+    assert seen.dropped == [{"record": "r1", "fate": "rejected", "reason": reason}]
 
 
 def test_seeing_needs_a_tower_of_the_llava_type(tmp_path):
     loaded = build_family("idefics3", tmp_path / "model")
     with pytest.raises(TrainingError, match="idefics3 has none"):
-        SeeObjective(loaded, ExampleSet(loaded, [], [], 512, [], 0), HEADS)
+        SeeObjective(loaded, ExampleSet(loaded, [], [], 512, [], 0), SeeHeads(HEADS, {}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -111,9 +112,19 @@ def test_seeing_trains_the_tower_alone(_folder, tmp_path):
     assert changed and all("vision_tower" in name for name in changed)
 
 
-def test_seeing_refuses_to_move_pictures_under_their_boxes(_folder, tmp_path):
-    with pytest.raises(TrainingError, match="can't augment by flip, shift"):
-        _train(_folder, tmp_path, objective="see", on=["record"], augment=["flip", "colour", "shift"])
+def test_seeing_refuses_to_move_objects_whose_place_is_named(tmp_path):
+    build(tmp_path)
+    with DatasetWriter(tmp_path / "records", "sided") as writer:
+        for number in range(4):
+            thing = {"label": f"l{number % 2}", "box": [0, 0, 0.5, 0.5], "attributes": {"side": "left"}}
+            ref = writer.add_image(np.full((32, 32, 3), number, dtype=np.uint8))
+            source = {"kind": "record", "split": "train", "record": f"r{number}"}
+            writer.add(Sample(f"r{number}", [], [ref], {"objects": [thing]}, source))
+    inputs = {"start": tmp_path, "data": tmp_path / "records", "records": tmp_path / "records"}
+    settings = stage(objective="see", on=["record"], augment=["flip", "colour", "shift"])
+    (tmp_path / "out").mkdir()
+    with pytest.raises(TrainingError, match="can't augment by shift: objects have attributes that name their"):
+        train(settings, inputs, tmp_path / "out")
 
 
 def test_replay_is_a_share_of_the_whole(_folder, tmp_path):

@@ -58,7 +58,9 @@ class Stage(Card):
         augment: How training pictures vary: ``flip`` (left-right, skipped where the text speaks of sides),
             ``shift`` (moved and scaled a little), ``colour``.
         validate_every: Steps between two validation losses; ``patience`` without a gain stop the stage.
-        max_tokens: Longest sample in tokens, image tokens included.
+        max_tokens: Longest sample, or packed sequence, in tokens, image tokens included.
+        turns: ``apart`` learns every question of a conversation as if it were asked alone.
+        pack: Samples of the same pictures share one sequence and see nothing of each other.
         save_dtype: Type of a full checkpoint on disk; the type in memory when left out.
     """
 
@@ -88,6 +90,8 @@ class Stage(Card):
     checkpoint_every: Positive | None = None
     gradient_checkpointing: bool = False
     max_tokens: Positive = 2048
+    turns: Literal["together", "apart"] = "together"
+    pack: bool = False
     save_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = []
 

@@ -140,12 +140,32 @@ def forgetting(run: Run) -> list[dict[str, Any]]:
                     ),
                 }
             )
-        stages = [shares[model] for model in run.scores if shares.get(model) is not None]
-        both = any(share for share in stages) and any(share == 0 for share in stages)
+        note = _replay_note(run, shares)
         found.append(
-            {**_describe(run, benchmark, accuracy(run, "base", benchmark)), "rows": rows, "both": both}
+            {**_describe(run, benchmark, accuracy(run, "base", benchmark)), "rows": rows, "note": note}
         )
     return found
+
+
+def _replay_note(run: Run, shares: dict[str, float | None]) -> str:
+    """Says which rows show what replay does, and what else differs between them."""
+    starts = {step.name: str(step.settings.get("start", "")) for step in run.of("train")}
+    answering = [name for name in run.scores if shares.get(name) is not None]
+    replayed = [name for name in answering if shares[name]]
+    notes = []
+    for name in replayed:
+        beside = [other for other in answering if not shares[other] and starts[other] == starts[name]]
+        if beside:
+            notes.append(f"{name} and {beside[0]} start from the same model and differ in replay.")
+        elif starts[name] in answering and not shares[starts[name]]:
+            notes.append(
+                f"{name} goes on from {starts[name]} with general samples mixed in; what it regained, it regained "
+                "by replay, and it has been trained for longer."
+            )
+    return " ".join(notes) or (
+        "This run has no pair of stages with and without replay, so the effect of replay itself can't be read "
+        "from it."
+    )
 
 
 def training(run: Run) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,49 @@ def prefetch(items: Iterator[Any], make: Callable[[Any], Any], depth: int = 2) -
             yield waiting.pop(0).result()
 
 
+@dataclass(frozen=True)
+class Move:
+    """A small change of a picture's geometry: mirrored, then scaled about its middle and moved.
+
+    Attributes:
+        flip: Left and right are swapped.
+        scale: What the picture shows of the original: 1.05 is a little more, smaller.
+        dx, dy: How far the window moves, in shares of width and height.
+    """
+
+    flip: bool = False
+    scale: float = 1.0
+    dx: float = 0.0
+    dy: float = 0.0
+
+    def box(self, box: list[float]) -> list[float]:
+        """Gives where a box (x0, y0, x1, y1 in 0..1) comes to lie, cut at the edges."""
+        x0, y0, x1, y1 = box
+        if self.flip:
+            x0, x1 = 1 - x1, 1 - x0
+        middle = (1 - self.scale) / 2
+        moved = [(edge - move - middle) / self.scale
+                 for edge, move in ((x0, self.dx), (y0, self.dy), (x1, self.dx), (y1, self.dy))]  # fmt: skip
+        return [min(1.0, max(0.0, edge)) for edge in moved]
+
+
+def draw_move(kinds: list[str], rng: np.random.Generator, text: str = "") -> Move:
+    """Draws the geometry of a varied picture.
+
+    Args:
+        kinds: Of ``flip`` (never when the text speaks of left or right) and ``shift`` (moved and scaled by up
+            to a twelfth).
+        rng: Of this sample in this epoch.
+        text: The conversation, lower case.
+    """
+    flip = "flip" in kinds and bool(rng.random() < 0.5) and not SIDED.search(text)
+    if "shift" not in kinds:
+        return Move(flip)
+    scale = float(rng.uniform(0.92, 1.08))
+    dx, dy = (float(value) for value in rng.uniform(-1 / 12, 1 / 12, 2))
+    return Move(flip, scale, dx, dy)
+
+
 def augment_image(
     image: Image.Image, kinds: list[str], rng: np.random.Generator, text: str = ""
 ) -> Image.Image:
@@ -68,26 +112,26 @@ def augment_image(
 
     Args:
         image: RGB.
-        kinds: Of ``flip`` (left-right; never when the text speaks of left or right), ``shift`` (moved and
-            scaled by up to a twelfth), ``colour`` (brightness, contrast, saturation by up to a fifth).
+        kinds: Of ``flip`` and ``shift`` (see ``draw_move``) and ``colour`` (brightness, contrast, saturation by
+            up to a fifth).
         rng: Of this sample in this epoch.
         text: The conversation, lower case.
     """
-    if "flip" in kinds and rng.random() < 0.5 and not SIDED.search(text):
+    move = draw_move(kinds, rng, text)
+    if move.flip:
         image = ImageOps.mirror(image)
     if "shift" in kinds:
-        image = _shift(image, rng)
+        image = _shift(image, move)
     if "colour" in kinds:
         for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
             image = enhancer(image).enhance(float(rng.uniform(0.8, 1.2)))
     return image
 
 
-def _shift(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _shift(image: Image.Image, move: Move) -> Image.Image:
     width, height = image.size
-    scale = float(rng.uniform(0.92, 1.08))
-    dx, dy = (float(value) for value in rng.uniform(-1 / 12, 1 / 12, 2))
-    matrix = (scale, 0, width * (dx + (1 - scale) / 2), 0, scale, height * (dy + (1 - scale) / 2))
+    scale, middle = move.scale, (1 - move.scale) / 2
+    matrix = (scale, 0, width * (move.dx + middle), 0, scale, height * (move.dy + middle))
     ground = image.getpixel((0, 0))
     return image.transform(
         image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=ground

@@ -33,11 +33,15 @@ class Encoded:
         ids: int32 [T], image tokens expanded.
         labels: int32 [T], the id where the token is supervised, else -100.
         extra: Other per-token arrays of the family (``token_type_ids``, ``mm_token_type_ids``), int32 [T].
+        segments: Of a packed sequence, int32 [T]: 0 for the common beginning, then 1, 2, ... (pack.py).
+        positions: Of a packed sequence, int32 [T]: the position of every token in its own sample.
     """
 
     ids: np.ndarray
     labels: np.ndarray
     extra: dict[str, np.ndarray] = field(default_factory=dict)
+    segments: np.ndarray | None = None
+    positions: np.ndarray | None = None
 
     @property
     def supervised(self) -> int:

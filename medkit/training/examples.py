@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from ..models.load import Loaded
 from ..progress import bar
 from ..sample import Sample, text_of
 from ..store import Dataset, open_dataset
-from .batches import augment_image
+from .batches import Move, augment_image, draw_move
 from .encode import IGNORE, Encoded, UnfitSample, encode
+from .pack import pack, refuse_unpackable, single_turns, takes_turns
 
 WORDLESS = Encoded(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int32))
 LENGTH_STEP = 16  # few different shapes: the CPU's kernels are made, and kept in memory, for every one
 CACHE_BYTES = 512 * 1024 * 1024
+REMEMBERED = 20_000  # encoded texts: a domain's teacher asks the same of many pictures
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,15 @@ class Example:
         dataset: Which of the opened dataset folders.
         images: References of its pictures.
         encoded: Ids and labels.
-        text: The conversation in lower case (flips must not contradict it).
+        text: The conversation, or the values of the facts, in lower case (flips must not contradict it).
+        count: Samples in it; more than one when packed.
     """
 
     dataset: int
     images: tuple[str, ...]
     encoded: Encoded
     text: str
+    count: int = 1
 
 
 def gather_samples(
@@ -77,12 +81,24 @@ def gather_samples(
     return datasets, picked
 
 
-def part_of_pass(samples: list[Any], epochs: float, seed: int) -> list[Any]:
-    """Chooses the samples of less than one pass, so that the others need not be encoded; else gives all."""
+def part_of_pass(
+    samples: list[tuple[int, Sample]], epochs: float, seed: int, packed: bool = False
+) -> list[tuple[int, Sample]]:
+    """Chooses the samples of less than one pass, so that the others need not be encoded; else gives all.
+
+    Args:
+        samples: (dataset number, sample) pairs.
+        epochs: Share of a pass.
+        seed: Of the choice.
+        packed: Choose pictures with all their samples, which will share a sequence.
+    """
     if epochs >= 1:
         return samples
-    chosen = np.random.default_rng([seed, 0]).permutation(len(samples))[: math.ceil(len(samples) * epochs)]
-    return [samples[index] for index in sorted(chosen)]
+    keys = [(number, *one.images) if packed and one.images else place for place, (number, one) in enumerate(samples)]
+    groups = list(dict.fromkeys(keys))
+    order = np.random.default_rng([seed, 0]).permutation(len(groups))[: math.ceil(len(groups) * epochs)]
+    chosen = {groups[index] for index in order}
+    return [sample for key, sample in zip(keys, samples, strict=True) if key in chosen]
 
 
 class ExampleSet:
@@ -96,52 +112,100 @@ class ExampleSet:
         augment: Kinds of picture variation, [] for none.
         seed: Of the variation.
         wordless: The pictures and facts alone are trained on; text is not encoded.
+        turns: ``together``, or ``apart``: every question with its answer is a sample.
+        packed: Samples of the same pictures share a sequence.
 
     Attributes:
         examples: What can be trained on.
-        kept: Their samples, in the same order; only when wordless, for their text and facts are large.
+        kept: Their samples, in the same order, boxes as the model sees them; only when wordless, for their text
+            and facts are large.
         dropped: Ledger rows of what can't.
     """
 
     def __init__(
         self, loaded: Loaded, datasets: list[Dataset], samples: list[tuple[int, Sample]], max_tokens: int,
-        augment: list[str], seed: int, wordless: bool = False,
+        augment: list[str], seed: int, wordless: bool = False, turns: str = "together", packed: bool = False,
     ):  # fmt: skip
         self.loaded, self.datasets, self.augment, self.seed = loaded, datasets, augment, seed
+        self.packed = packed
         self.examples: list[Example] = []
         self.kept: list[Sample] = []
         self.dropped: list[dict[str, str]] = []
         self._pixels: OrderedDict[str, dict[str, torch.Tensor]] = OrderedDict()
         self._cached_bytes = 0
-        sizes: dict[str, tuple[int, int]] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self._encoded: dict[str, Encoded] = {}
         with bar("encoding", len(samples)) as progress:
             for number, sample in samples:
-                try:
-                    for ref in sample.images:
-                        if ref not in sizes:
-                            blank = Image.new("RGB", datasets[number].image_size(ref))
-                            sizes[ref] = prepare_image(blank, loaded.contract).size
-                    if wordless:
-                        encoded = _picture_alone(sample, datasets[number])
-                    else:
-                        shapes = [sizes[ref] for ref in sample.images]
-                        encoded = encode(loaded.processor, sample.messages, shapes, max_tokens)
-                except UnfitSample as reason:
-                    self.dropped.append({"record": sample.id, "fate": "rejected", "reason": str(reason)})
-                else:
-                    turns = sample.messages if augment else []
-                    text = " ".join(text_of(message) for message in turns).lower()
-                    if wordless:
-                        self.kept.append(sample)
-                    self.examples.append(Example(number, tuple(sample.images), encoded, text))
+                parts = list(single_turns(sample)) if turns == "apart" and takes_turns(sample) else [sample]
+                for part in parts:
+                    self._take(number, part, max_tokens, wordless)
                 progress.advance()
+        self._encoded.clear()
+        if packed:
+            self.examples = self._pack(max_tokens)
         if samples and not self.examples:
             raise TrainingError(
                 f"none of {len(samples)} samples can be trained on; first reason: {self.dropped[0]['reason']}"
             )
 
+    def _take(self, number: int, sample: Sample, max_tokens: int, wordless: bool) -> None:
+        """Encodes one sample, or writes down why that can't be."""
+        try:
+            if wordless:
+                sample = _as_seen(sample, self.datasets[number], self.loaded.contract.fit)
+                encoded = WORDLESS
+            else:
+                encoded = self._encode(number, sample, max_tokens)
+        except UnfitSample as reason:
+            self.dropped.append({"record": sample.id, "fate": "rejected", "reason": str(reason)})
+            return
+        text = ""
+        if wordless:
+            self.kept.append(sample)
+            text = _values(sample.facts)
+        elif self.augment:
+            text = " ".join(text_of(message) for message in sample.messages).lower()
+        self.examples.append(Example(number, tuple(sample.images), encoded, text))
+
+    def _encode(self, number: int, sample: Sample, max_tokens: int) -> Encoded:
+        for ref in sample.images:
+            if ref not in self._sizes:
+                blank = Image.new("RGB", self.datasets[number].image_size(ref))
+                self._sizes[ref] = prepare_image(blank, self.loaded.contract).size
+        shapes = [self._sizes[ref] for ref in sample.images]
+        # the same question about another picture of the same size has the same tokens
+        key = f"{shapes} {sample.messages}"
+        if key not in self._encoded:
+            if len(self._encoded) >= REMEMBERED:
+                self._encoded.clear()
+            self._encoded[key] = encode(self.loaded.processor, sample.messages, shapes, max_tokens)
+        return self._encoded[key]
+
+    def _pack(self, max_tokens: int) -> list[Example]:
+        refuse_unpackable(self.loaded.model_type, self.loaded.base_model.config._attn_implementation)
+        image_token = self.loaded.base_model.config.image_token_id
+        groups: dict[Any, list[Example]] = {}
+        for place, example in enumerate(self.examples):
+            # without a picture there is nothing to share
+            key = (example.dataset, example.images) if example.images else place
+            groups.setdefault(key, []).append(example)
+        return [
+            replace(
+                group[0], encoded=encoded, text=" ".join(group[number].text for number in numbers),
+                count=len(numbers),
+            )
+            for group in groups.values()
+            for encoded, numbers in pack([one.encoded for one in group], image_token, max_tokens)
+        ]  # fmt: skip
+
     def __len__(self) -> int:
         return len(self.examples)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Samples in every example, int64 [N]."""
+        return np.array([example.count for example in self.examples], dtype=np.int64)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -157,7 +221,8 @@ class ExampleSet:
         """Pads examples on the right and stacks their pictures.
 
         Returns:
-            ``input_ids``, ``attention_mask``, ``labels`` (int64 [B, T]) and the family's picture tensors.
+            ``input_ids``, ``attention_mask``, ``labels`` (int64 [B, T]) and the family's picture tensors; of
+            packed examples ``segments`` and ``position_ids`` (int64 [B, T]) in place of ``attention_mask``.
         """
         chosen = [self.examples[index] for index in indices]
         longest = max(len(example.encoded.ids) for example in chosen)
@@ -167,9 +232,14 @@ class ExampleSet:
             "input_ids": _padded(
                 [example.encoded.ids for example in chosen], longest, tokenizer.pad_token_id
             ),
-            "attention_mask": _padded([np.ones(len(example.encoded.ids)) for example in chosen], longest, 0),
             "labels": _padded([example.encoded.labels for example in chosen], longest, IGNORE),
         }
+        if self.packed:
+            batch["segments"] = _padded([_segments(example.encoded) for example in chosen], longest, -1)
+            batch["position_ids"] = _padded([_positions(example.encoded) for example in chosen], longest, 0)
+        else:
+            ones = [np.ones(len(example.encoded.ids)) for example in chosen]
+            batch["attention_mask"] = _padded(ones, longest, 0)
         for key in chosen[0].encoded.extra:
             batch[key] = _padded([example.encoded.extra[key] for example in chosen], longest, 0)
         return batch | self.pictures(indices, epoch)
@@ -183,13 +253,19 @@ class ExampleSet:
         ]
         return {key: _stacked([picture[key] for picture in made]) for key in (made[0] if made else ())}
 
+    def move(self, index: int, epoch: int) -> Move:
+        """Gives how the picture of an example is moved in an epoch."""
+        return draw_move(self.augment, self._rng(index, epoch), self.examples[index].text)
+
+    def _rng(self, index: int, epoch: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, epoch, index])
+
     def _picture(self, example: Example, ref: str, index: int, epoch: int) -> dict[str, torch.Tensor]:
         if not self.augment and ref in self._pixels:
             return self._pixels[ref]
         image = prepare_image(self.datasets[example.dataset].image(ref), self.loaded.contract)
         if self.augment:
-            rng = np.random.default_rng([self.seed, epoch, index])
-            image = augment_image(image, self.augment, rng, example.text)
+            image = augment_image(image, self.augment, self._rng(index, epoch), example.text)
         processor = self.loaded.processor
         # some image processors also report what only the text side needs
         named = set(processor.model_input_names)
@@ -202,12 +278,35 @@ class ExampleSet:
         return made
 
 
-def _picture_alone(sample: Sample, dataset: Dataset) -> Encoded:
-    """Checks that boxes in 0..1 of the one picture are the same boxes in what the model sees of it."""
-    sizes = {dataset.image_size(ref) for ref in sample.images}
-    if len(sample.images) != 1 or any(width != height for width, height in sizes):
-        raise UnfitSample("objective see takes one square picture a sample")
-    return WORDLESS
+def _values(facts: dict[str, Any]) -> str:
+    named = [*facts.get("labels", {}).values()]
+    for thing in facts.get("objects", []):
+        named += [thing["label"], *thing.get("attributes", {}).values()]
+    return " ".join(map(str, named)).lower()
+
+
+def _as_seen(sample: Sample, dataset: Dataset, fit: str) -> Sample:
+    """Gives a record with its boxes, in 0..1 of its one picture, moved to where the model sees them."""
+    if len(sample.images) != 1:
+        raise UnfitSample("objective see takes one picture a sample")
+    width, height = dataset.image_size(sample.images[0])
+    things = sample.facts.get("objects", [])
+    if not things or width == height or fit == "stretch":
+        return sample
+    if fit != "pad":
+        raise UnfitSample("objective see can't follow boxes through the crop of a picture that isn't square")
+    side = max(width, height)
+    scale, offset = np.array([width, height] * 2) / side, np.array([side - width, side - height] * 2) / 2 / side
+    moved = [{**thing, "box": (np.array(thing["box"]) * scale + offset).tolist()} for thing in things]
+    return replace(sample, facts={**sample.facts, "objects": moved})
+
+
+def _segments(encoded: Encoded) -> np.ndarray:
+    return np.zeros(len(encoded.ids)) if encoded.segments is None else encoded.segments
+
+
+def _positions(encoded: Encoded) -> np.ndarray:
+    return np.arange(len(encoded.ids)) if encoded.positions is None else encoded.positions
 
 
 def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:

@@ -72,7 +72,7 @@ def run_loop(
 
     Args:
         accelerator: Already made; its device and precision are used.
-        objective: ``collate``, ``forward``, ``weights``, ``lengths`` (see objectives.py).
+        objective: ``collate``, ``forward``, ``weights``, ``counts``, ``lengths`` (see objectives.py).
         validation: An objective of the same kind on held-out samples, or None.
         optimizers: Over the objective's trainable parameters.
         settings: Of the stage.
@@ -183,7 +183,7 @@ def _prepare(
     mine = indices[:1] if idle else mine
     micro = settings.micro_batch or len(mine)
     batches = [objective.collate(mine[at : at + micro], epoch) for at in range(0, len(mine), micro)]
-    return step, _Made(batches, len(indices), int(objective.weights[indices].sum()), idle)
+    return step, _Made(batches, int(objective.counts[indices].sum()), int(objective.weights[indices].sum()), idle)
 
 
 def _step(

@@ -1,4 +1,4 @@
-"""What a stage minimises: the answers' cross-entropy, or dense labels of the picture's patches.
+"""What a stage minimises: the answers' cross-entropy, or labels of the picture and of its patches.
 
 An objective is a module whose forward gives a weighted loss sum, so that the loop can normalise over all
 micro-batches and processes alike.
@@ -7,6 +7,7 @@ micro-batches and processes alike.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from torch.nn import functional
 from ..errors import TrainingError
 from ..models.load import Loaded
 from ..sample import Sample
+from .batches import Move
 from .encode import IGNORE
 from .examples import ExampleSet
+from .pack import packed_mask
 
 BACKGROUND_WEIGHT = 0.15  # most patches show the ground; at full weight they drown the objects
 RARE = 20  # attribute values seen less often than this are not learnt
@@ -44,6 +47,7 @@ class AnswerObjective(nn.Module):
         ]  # in a list, so that its parameters are not registered twice
         self.examples = examples
         self.weights = examples.supervised
+        self.counts = examples.counts
         self.lengths = examples.lengths
 
     def collate(self, indices: np.ndarray, epoch: int) -> dict[str, torch.Tensor]:
@@ -53,8 +57,11 @@ class AnswerObjective(nn.Module):
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Gives the summed loss (float32 scalar) over the batch's supervised tokens."""
         labels = batch["labels"][:, 1:]  # [B, T-1]
-        seen = {key: tensor for key, tensor in batch.items() if key != "labels"}
+        seen = {key: tensor for key, tensor in batch.items() if key not in ("labels", "segments")}
         base = self._base[0]
+        if "segments" in batch:
+            boolean = base.config._attn_implementation == "sdpa"
+            seen["attention_mask"] = packed_mask(batch["segments"], base.dtype, boolean)
         hidden = base.model(**seen, use_cache=False).last_hidden_state[:, :-1]  # [B, T-1, D]
         mask = labels != IGNORE
         logits = base.get_output_embeddings()(hidden[mask])  # [S, V]
@@ -62,13 +69,14 @@ class AnswerObjective(nn.Module):
 
 
 class SeeObjective(nn.Module):
-    """Dense supervision of the vision tower: every patch names the object that covers it.
+    """Direct supervision of the vision tower: every patch names the object that covers it, all name the picture.
 
-    Label, and every attribute of ``facts.objects`` with a few values, is one linear head over patch features.
-    The heads are thrown away afterwards; the tower keeps what it learnt. LLaVA-type towers only.
+    Label, and every attribute of ``facts.objects`` with a few values, is one linear head over patch features;
+    every key of ``facts.labels``, and the modality, is one over their mean. The heads are thrown away
+    afterwards; the tower keeps what it learnt. LLaVA-type towers only.
     """
 
-    def __init__(self, loaded: Loaded, examples: ExampleSet, heads: dict[str, list[str]]):
+    def __init__(self, loaded: Loaded, examples: ExampleSet, heads: SeeHeads):
         super().__init__()
         config = loaded.base_model.config
         tower = getattr(loaded.base_model.model, "vision_tower", None)
@@ -79,64 +87,130 @@ class SeeObjective(nn.Module):
         self.tower, self.layer = tower, config.vision_feature_layer
         self.side = config.vision_config.image_size // config.vision_config.patch_size
         width = config.vision_config.hidden_size
-        self.heads = nn.ModuleList(nn.Linear(width, len(values) + 1) for values in heads.values())
+        self.heads = nn.ModuleList(nn.Linear(width, len(values) + 1) for values in heads.patch.values())
+        self.wholes = nn.ModuleList(nn.Linear(width, len(values)) for values in heads.whole.values())
+        for head in (*self.heads, *self.wholes):
+            # features are large: random heads would be wrong with confidence, and that gradient goes first
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
         self.names = heads
         self.examples = examples
         self.facts = [sample.facts for sample in examples.kept]
         self.weights = np.ones(len(examples), dtype=np.int64)
+        self.counts = self.weights
         self.lengths = np.ones(len(examples), dtype=np.int64)
 
     def collate(self, indices: np.ndarray, epoch: int) -> dict[str, torch.Tensor]:
-        """Makes pictures and patch targets (int64 [B, heads, side, side]; -100 unknown, last is ground)."""
+        """Makes pictures, patch targets (int64 [B, heads, side, side]) and picture targets (int64 [B, heads]).
+
+        -100 is unknown; the last value of a patch head is the ground.
+        """
         batch = {"pixel_values": self.examples.pictures(indices, epoch)["pixel_values"]}
-        targets = [patch_targets(self.facts[index], self.names, self.side) for index in indices]
-        return {**batch, "targets": torch.from_numpy(np.stack(targets))}
+        facts = [moved(self.facts[index], self.examples.move(int(index), epoch)) for index in indices]
+        patches = np.stack([patch_targets(one, self.names.patch, self.side) for one in facts])
+        wholes = np.stack([whole_targets(one, self.names.whole) for one in facts])
+        return {**batch, "patches": torch.from_numpy(patches), "wholes": torch.from_numpy(wholes)}
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Gives the mean patch loss times the number of pictures (float32 scalar)."""
+        """Gives the mean loss of patches and pictures times the number of pictures (float32 scalar)."""
         states = self.tower(batch["pixel_values"], output_hidden_states=True).hidden_states
         features = states[self.layer][:, 1:]  # without the class token
-        targets = batch["targets"].flatten(2)  # [B, heads, patches]
+        features = functional.layer_norm(features, features.shape[-1:])
+        patches, wholes = batch["patches"].flatten(2), batch["wholes"]  # [B, heads, P], [B, heads]
         total = features.new_zeros((), dtype=torch.float32)
         for number, head in enumerate(self.heads):
-            known = targets[:, number] != IGNORE
+            known = patches[:, number] != IGNORE
             if not bool(known.any()):
                 continue
             logits = head(features[known]).float()
             weight = torch.ones(logits.shape[1], device=logits.device)
             weight[-1] = BACKGROUND_WEIGHT
-            total = total + functional.cross_entropy(logits, targets[:, number][known], weight=weight)
-        return total * len(targets)
+            total = total + functional.cross_entropy(logits, patches[:, number][known], weight=weight)
+        for number, head in enumerate(self.wholes):
+            known = wholes[:, number] != IGNORE
+            if bool(known.any()):
+                logits = head(features[known].mean(dim=1)).float()
+                total = total + functional.cross_entropy(logits, wholes[:, number][known])
+        return total * len(wholes)
 
 
-def see_heads(samples: list[Sample], places: bool) -> dict[str, list[str]]:
-    """Collects what patches can be asked: label and attributes of their object, with the values seen.
+@dataclass(frozen=True)
+class SeeHeads:
+    """What a tower is asked while it learns to see.
+
+    Attributes:
+        patch: Values of every question to a patch: label and attributes of the object that covers it.
+        whole: Values of every question to the whole picture: its labels and its modality.
+    """
+
+    patch: dict[str, list[str]]
+    whole: dict[str, list[str]]
+
+
+def see_heads(samples: list[Sample], places: bool) -> SeeHeads:
+    """Collects what patches and pictures can be asked, with the values seen.
 
     Args:
-        samples: With ``facts.objects``.
+        samples: With ``facts.objects`` or ``facts.labels``.
         places: Ask as well for the place of the object, as one of nine cells, which makes every patch of it
             tell where it is; and for the one patch that holds its centre, which makes objects countable.
 
     Raises:
-        TrainingError: No sample has an object.
+        TrainingError: No sample has an object, and none a label of which there are two values.
     """
-    seen: dict[str, Counter[str]] = {"label": Counter()}
+    patch: dict[str, Counter[str]] = {}
+    whole: dict[str, Counter[str]] = {}
     for sample in samples:
         for thing in sample.facts.get("objects", []):
-            seen["label"][thing["label"]] += 1
-            for key, value in thing.get("attributes", {}).items():
-                seen.setdefault(key, Counter())[str(value)] += 1
-    if not seen["label"]:
-        raise TrainingError("objective see needs facts.objects with boxes; this dataset has none")
+            for key, value in _named(thing).items():
+                patch.setdefault(key, Counter())[value] += 1
+        for key, value in _labelled(sample.facts).items():
+            whole.setdefault(key, Counter())[value] += 1
     floor = min(RARE, max(1, len(samples) // 50))
-    heads = {
+    heads = SeeHeads(_asked(patch, floor), _asked(whole, floor))
+    if patch and places:
+        heads.patch[CELL] = [f"{row}-{column}" for row in range(3) for column in range(3)]
+        heads.patch[CENTRE] = ["centre"]
+    if not (heads.patch or heads.whole):
+        raise TrainingError(
+            "objective see needs facts.objects with boxes or facts.labels, with two values or more; "
+            "this dataset has none"
+        )
+    return heads
+
+
+def _named(thing: dict[str, Any]) -> dict[str, str]:
+    attributes = {key: str(value) for key, value in thing.get("attributes", {}).items()}
+    return {"label": thing["label"], **attributes}
+
+
+def _labelled(facts: dict[str, Any]) -> dict[str, str]:
+    labels = {key: str(value) for key, value in facts.get("labels", {}).items() if not isinstance(value, list)}
+    return {**labels, "modality": facts["modality"]} if facts.get("modality") else labels
+
+
+def _asked(seen: dict[str, Counter[str]], floor: int) -> dict[str, list[str]]:
+    values = {
         key: sorted(value for value, count in counts.items() if count >= floor)
         for key, counts in seen.items()
     }
-    heads = {key: values for key, values in heads.items() if len(values) > 1}
-    if places:
-        heads |= {CELL: [f"{row}-{column}" for row in range(3) for column in range(3)], CENTRE: ["centre"]}
-    return heads
+    return {key: known for key, known in values.items() if len(known) > 1}
+
+
+def moved(facts: dict[str, Any], move: Move) -> dict[str, Any]:
+    """Gives facts whose boxes went where a varied picture shows their objects; what left it is left out."""
+    things = [{**thing, "box": move.box(thing["box"])} for thing in facts.get("objects", [])]
+    seen = [thing for thing in things if thing["box"][0] < thing["box"][2] and thing["box"][1] < thing["box"][3]]
+    return {**facts, "objects": seen}
+
+
+def whole_targets(facts: dict[str, Any], heads: dict[str, list[str]]) -> np.ndarray:
+    """Names the picture: int64 [heads], -100 where its label is unknown or rare."""
+    named = _labelled(facts)
+    return np.array(
+        [values.index(named[key]) if named.get(key) in values else IGNORE for key, values in heads.items()],
+        dtype=np.int64,
+    )
 
 
 def patch_targets(facts: dict[str, Any], heads: dict[str, list[str]], side: int) -> np.ndarray:
@@ -162,14 +236,10 @@ def patch_targets(facts: dict[str, Any], heads: dict[str, list[str]], side: int)
         down = np.clip(np.minimum(edges + 1, y1) - np.maximum(edges, y0), 0, 1)
         covered = np.outer(down, across) > COVER
         row, column = min((y0 + y1) / 2 / side, 0.999), min((x0 + x1) / 2 / side, 0.999)
-        named = {
-            **thing.get("attributes", {}),
-            "label": thing["label"],
-            CELL: f"{int(row * 3)}-{int(column * 3)}",
-        }
+        named = {**_named(thing), CELL: f"{int(row * 3)}-{int(column * 3)}"}
         for number, (key, values) in enumerate(heads.items()):
             if key == CENTRE:
                 targets[number, int(row * side), int(column * side)] = 0
-            elif (value := str(named.get(key))) in values:
+            elif (value := named.get(key)) in values:
                 targets[number][covered] = values.index(value)
     return targets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from .loop import VALIDATION_LIMIT, LoopSettings, Progress, run_loop
 from .objectives import AnswerObjective, SeeObjective, see_heads
 from .optimizers import Optimizers
 
+PLACES = r"\b(left|right|upper|lower|top|bottom|middle|centre|center)\b"
+HEAD_RATE = 15.0  # of the tower's rate: the heads start from nothing and the tower does not
 LOOP_KEYS = (
     "epochs", "batch", "micro_batch", "warmup", "clip", "schedule", "validate_every", "checkpoint_every",
     "patience",
@@ -63,8 +66,8 @@ def train(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
     objective, validation, dropped = _objectives(settings, inputs, loaded)
     objective.to(accelerator.device)
     if settings["objective"] == "see":
-        heads = list(objective.heads.parameters())
-        groups, rates = {**groups, "heads": heads}, {**rates, "heads": rates["vision"]}
+        heads = [*objective.heads.parameters(), *objective.wholes.parameters()]
+        groups, rates = {**groups, "heads": heads}, {**rates, "heads": HEAD_RATE * rates["vision"]}
     names = {parameter: name for name, parameter in objective.named_parameters()}
     kind = settings.get("optimizer", "adamw")
     optimizers = Optimizers(groups, rates, settings["weight_decay"], kind, names)
@@ -138,27 +141,32 @@ def _objectives(
     shares = [settings.get("replay", 0.0)] if "replay" in inputs else []
     seed, kinds, tokens = settings["seed"], settings["on"], settings["max_tokens"]
     augment = list(settings.get("augment") or [])
-    if see and (moved := [kind for kind in augment if kind != "colour"]):
-        raise TrainingError(
-            f"objective see can't augment by {', '.join(moved)}: boxes would no longer fit the picture"
-        )
     datasets, samples = gather_samples(folders, kinds, "train", shares, seed)
-    samples = part_of_pass(samples, settings["epochs"], seed)
-    examples = ExampleSet(loaded, datasets, samples, tokens, augment, seed, wordless=see)
+    samples = part_of_pass(samples, settings["epochs"], seed, settings.get("pack", False))
+    shape = {
+        "wordless": see, "turns": settings.get("turns", "together"), "packed": settings.get("pack", False)
+    }  # fmt: skip
+    examples = ExampleSet(loaded, datasets, samples, tokens, augment, seed, **shape)
     valid_datasets, held_out = gather_samples(folders[:1], kinds, "valid", [], seed)
     valid = (
-        ExampleSet(loaded, valid_datasets, held_out[:VALIDATION_LIMIT], tokens, [], seed, wordless=see)
+        ExampleSet(loaded, valid_datasets, held_out[:VALIDATION_LIMIT], tokens, [], seed, **shape)
         if held_out
         else None
     )
     dropped = examples.dropped + (valid.dropped if valid else [])
     if not see:
         return AnswerObjective(loaded, examples), AnswerObjective(loaded, valid) if valid else None, dropped
-    objective = SeeObjective(loaded, examples, see_heads(examples.kept, settings.get("places", False)))
+    heads = see_heads(examples.kept, settings.get("places", False))
+    if "shift" in augment and any(re.search(PLACES, example.text) for example in examples.examples):
+        raise TrainingError(
+            "objective see can't augment by shift: objects have attributes that name their place, "
+            "which would no longer be true"
+        )
+    objective = SeeObjective(loaded, examples, heads)
     check = None
     if valid:
-        check = SeeObjective(loaded, valid, objective.names)
-        check.heads = objective.heads
+        check = SeeObjective(loaded, valid, heads)
+        check.heads, check.wholes = objective.heads, objective.wholes
     return objective, check, dropped
 
 
@@ -172,15 +180,15 @@ def _result(
     return {
         "model": "model",
         "steps": progress.step,
-        "samples": len(objective.lengths),
-        "replay_samples": sum(example.dataset > 0 for example in objective.examples.examples),
+        "samples": int(objective.counts.sum()),
+        "replay_samples": sum(one.count for one in objective.examples.examples if one.dataset > 0),
         "samples_seen": progress.samples,
         "supervised_tokens": progress.tokens,
         "seconds": round(progress.seconds, 1),
         "loss_first": progress.losses[0],
         "loss_last": progress.losses[-1],
         "valid_loss": progress.valid_loss,
-        "valid_samples": len(validation.lengths) if validation else 0,
+        "valid_samples": int(validation.counts.sum()) if validation else 0,
         "trainable": trainable,
         "dropped": len(dropped),
     }
