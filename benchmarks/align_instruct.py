@@ -68,7 +68,9 @@ def compare(run: Path, domain: str, seed: int) -> str:
     second = np.array([other[key]["correct"] for key in keys], dtype=float)
     gain = paired_bootstrap(second, first, [one[key]["group"] for key in keys], seed=0)
     wins, losses = int(((first == 1) & (second == 0)).sum()), int(((first == 0) & (second == 1)).sum())
-    assert math.isclose(result["steps"], steps * more, rel_tol=0.05), "the arms saw different numbers of samples"
+    assert math.isclose(result["steps"], steps * more, rel_tol=0.05), (
+        "the arms saw different numbers of samples"
+    )
     return (
         f"| {domain} | {seed} | {seen} / {result['samples_seen']} | {first.mean():.3f} "
         f"| {second.mean():.3f} | {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}) "

@@ -45,7 +45,9 @@ def main() -> None:
     make_trainable(loaded, RATES, {"kind": "full"})
     datasets, samples = gather_samples([arguments.run / "2-teach"], ["conversation"], "train", [], 0)
     samples = samples[:CONVERSATIONS]
-    kinds = {"one by one": (512, False)} | {f"packed, {most} tokens": (most, True) for most in arguments.lengths}
+    kinds = {"one by one": (512, False)} | {
+        f"packed, {most} tokens": (most, True) for most in arguments.lengths
+    }
     objectives = {
         name: AnswerObjective(
             loaded, ExampleSet(loaded, datasets, samples, most, [], 0, turns="apart", packed=packed)
@@ -60,7 +62,8 @@ def main() -> None:
             best[name] = min(best[name], seconds)
     print(f"\n{date.today()}, {_processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
     alone = best["one by one"]
-    print("\n| sequences | questions | tokens | questions/s | times one by one | loss a token |\n|---|---|---|---|---|---|")
+    print("\n| sequences | questions | tokens | questions/s | times one by one | loss a token |")
+    print("|---|---|---|---|---|---|")
     for name, objective in objectives.items():
         count, tokens = int(objective.counts.sum()), int(objective.lengths.sum())
         print(

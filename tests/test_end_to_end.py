@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "checkpoints" / "tiny-general"
 SHORT_PHANTOM = (
     "ingest.train=120", "ingest.valid=24", "ingest.test=20", "replay.count=60",
-    "see.epochs=1", "align.epochs=1", "instruct.epochs=1", "instruct.checkpoint_every=2", "recall.epochs=0.5",
+    "see.epochs=1", "align.epochs=1", "instruct.epochs=1", "instruct.checkpoint_every=2", "instruct-no-replay.epochs=0.5",
     "teacher.conversations_per_image=1", "hardware.precision=fp32", "hardware.processes=1",
 )  # fmt: skip
 SHORT_GENERAL = (
@@ -131,10 +131,10 @@ def test_the_default_recipe_ends_with_a_report_and_a_model(phantom: Path):
         "teach",
         "align",
         "instruct",
-        "recall",
+        "instruct-no-replay",
         "compare",
     }
-    scores = json.loads(next(run.glob("*-evaluate-recall/scores.json")).read_text())["benchmarks"]
+    scores = json.loads(next(run.glob("*-evaluate-instruct/scores.json")).read_text())["benchmarks"]
     assert set(scores) == {"held-out", "general-scenes"}
     assert set(scores["held-out"]["controls"]) == {"blank", "shuffled"}
 
@@ -159,13 +159,13 @@ def test_a_changed_setting_redoes_what_depends_on_it(phantom: Path):
         if line.strip()[:1].isdigit() and " of " not in line
     }
     redone = {name for name, what in state.items() if what == "redo"}
-    assert redone == {"instruct", "recall", "evaluate-instruct", "evaluate-recall", "compare"}
+    assert redone == {"instruct", "evaluate-instruct", "compare"}
     assert "epochs" in told
 
 
 def test_plain_transformers_gives_the_same_answers(phantom: Path, tmp_path: Path):
     run = phantom / "runs" / "phantom"
-    ours, theirs = plain_answers("recall", run, tmp_path)
+    ours, theirs = plain_answers("instruct", run, tmp_path)
     assert len(ours) == 12
     assert ours == theirs
 

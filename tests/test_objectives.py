@@ -15,7 +15,14 @@ from medkit.sample import Sample
 from medkit.store import DatasetWriter, open_dataset
 from medkit.training.examples import ExampleSet
 from medkit.training.objectives import (
-    CELL, CENTRE, AnswerObjective, SeeHeads, SeeObjective, patch_targets, see_heads, whole_targets,
+    CELL,
+    CENTRE,
+    AnswerObjective,
+    SeeHeads,
+    SeeObjective,
+    patch_targets,
+    see_heads,
+    whole_targets,
 )  # fmt: skip
 
 HEADS = {"label": ["circle", "square"], "colour": ["blue", "red"]}
@@ -105,7 +112,10 @@ def test_labels_of_the_picture_are_asked_of_the_whole():
     heads = see_heads([Sample("r", [], [], one) for one in facts], places=True)
     assert heads == SeeHeads({}, {"class": ["glass", "metal"]})
     assert whole_targets(facts[1], heads.whole).tolist() == [1]
-    assert whole_targets({}, heads.whole).tolist() == whole_targets({"labels": {"class": "x"}}, heads.whole).tolist()
+    assert (
+        whole_targets({}, heads.whole).tolist()
+        == whole_targets({"labels": {"class": "x"}}, heads.whole).tolist()
+    )
     assert whole_targets({}, heads.whole).tolist() == [-100]
 
 
@@ -220,9 +230,7 @@ def _wide(folder, fit: str) -> ExampleSet:
     return ExampleSet(loaded, [dataset], [(0, sample) for sample in dataset], 512, [], 0, wordless=True)
 
 
-@pytest.mark.parametrize(
-    ("fit", "box"), [("pad", [0.0, 0.25, 0.5, 0.5]), ("stretch", [0.0, 0.0, 0.5, 0.5])]
-)
+@pytest.mark.parametrize(("fit", "box"), [("pad", [0.0, 0.25, 0.5, 0.5]), ("stretch", [0.0, 0.0, 0.5, 0.5])])
 def test_boxes_follow_what_the_model_sees_of_a_wide_picture(tmp_path, fit, box):
     square, wide = _wide(tmp_path, fit).kept
     assert square.facts["objects"][0]["box"] == [0.0, 0.0, 0.5, 0.5]

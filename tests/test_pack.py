@@ -136,7 +136,9 @@ def test_the_mask_lets_a_sample_see_the_beginning_and_itself():
 
 
 def test_single_turns_take_the_picture_along():
-    talk = Sample("t", [user_turn("a", 1), assistant_turn("b"), user_turn("c"), assistant_turn("d")], ["0" * 64])
+    talk = Sample(
+        "t", [user_turn("a", 1), assistant_turn("b"), user_turn("c"), assistant_turn("d")], ["0" * 64]
+    )
     assert takes_turns(talk)
     first, second = single_turns(talk)
     assert first.messages == talk.messages[:2]
@@ -156,7 +158,9 @@ def test_a_family_without_packing_is_refused(tmp_path):
     loaded = build_family("llava", tmp_path / "llava")
     dataset = _talks(tmp_path / "talks")
     loaded.base_model.config.model_type = "gemma3"
-    with pytest.raises(TrainingError, match="pack: true works for llava, llava_next, idefics3, not for gemma3"):
+    with pytest.raises(
+        TrainingError, match="pack: true works for llava, llava_next, idefics3, not for gemma3"
+    ):
         _set(loaded, dataset, packed=True)
     loaded.base_model.config.model_type = "llava"
     loaded.base_model.config._attn_implementation = "flash_attention_2"

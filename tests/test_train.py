@@ -123,7 +123,9 @@ def test_seeing_refuses_to_move_objects_whose_place_is_named(tmp_path):
     inputs = {"start": tmp_path, "data": tmp_path / "records", "records": tmp_path / "records"}
     settings = stage(objective="see", on=["record"], augment=["flip", "colour", "shift"])
     (tmp_path / "out").mkdir()
-    with pytest.raises(TrainingError, match="can't augment by shift: objects have attributes that name their"):
+    with pytest.raises(
+        TrainingError, match="can't augment by shift: objects have attributes that name their"
+    ):
         train(settings, inputs, tmp_path / "out")
 
 

@@ -45,12 +45,12 @@ class Stage(Card):
 
     Attributes:
         start: ``base`` or the stage whose model this one goes on from.
-        objective: ``answer`` trains answers; ``see`` trains the vision tower on dense facts of drawn scenes.
+        objective: ``answer`` trains answers; ``see`` trains the vision tower on labels and boxes.
         places: With ``see``: every patch also learns where its object lies, and which patch is its centre.
         on: Kinds of samples that the stage reads.
         train: Peak learning rate of each part.
         epochs: Passes over the samples; a fraction is a part of a pass.
-        batch: Samples of one optimiser step; ``micro_batch`` of them are held in memory at a time.
+        batch: Samples, or packed sequences, of one optimiser step; ``micro_batch`` of them are held in memory at a time.
         warmup: Share of the steps in which the learning rate rises.
         clip: Largest norm of the gradient; 0 leaves it as it is.
         optimizer: ``muon`` uses Muon for the matrices inside transformer blocks and AdamW for the rest.

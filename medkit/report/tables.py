@@ -149,15 +149,23 @@ def forgetting(run: Run) -> list[dict[str, Any]]:
 
 def _replay_note(run: Run, shares: dict[str, float | None]) -> str:
     """Says which rows show what replay does, and what else differs between them."""
-    starts = {step.name: str(step.settings.get("start", "")) for step in run.of("train")}
+    steps = {step.name: step for step in run.of("train")}
+    starts = {name: str(step.settings.get("start", "")) for name, step in steps.items()}
+    epochs = {name: wording.number(find_key(step.settings, "epochs")) for name, step in steps.items()}
     answering = [name for name in run.scores if shares.get(name) is not None]
-    replayed = [name for name in answering if shares[name]]
     notes = []
-    for name in replayed:
-        beside = [other for other in answering if not shares[other] and starts[other] == starts[name]]
+    for name in answering:
+        without = [other for other in answering if not shares[other]]
+        beside = [other for other in without if starts[other] == starts[name]]
+        if not shares[name]:
+            continue
         if beside:
-            notes.append(f"{name} and {beside[0]} start from the same model and differ in replay.")
-        elif starts[name] in answering and not shares[starts[name]]:
+            own, other = epochs[name], epochs[beside[0]]
+            longer = ""
+            if own is not None and other is not None and own != other:
+                longer = f" They also differ in length: {name} {own:g} epochs, {beside[0]} {other:g}."
+            notes.append(f"{name} and {beside[0]} start from the same model and differ in replay.{longer}")
+        elif starts[name] in without:
             notes.append(
                 f"{name} goes on from {starts[name]} with general samples mixed in; what it regained, it regained "
                 "by replay, and it has been trained for longer."

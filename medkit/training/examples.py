@@ -94,7 +94,10 @@ def part_of_pass(
     """
     if epochs >= 1:
         return samples
-    keys = [(number, *one.images) if packed and one.images else place for place, (number, one) in enumerate(samples)]
+    keys = [
+        (number, *one.images) if packed and one.images else place
+        for place, (number, one) in enumerate(samples)
+    ]
     groups = list(dict.fromkeys(keys))
     order = np.random.default_rng([seed, 0]).permutation(len(groups))[: math.ceil(len(groups) * epochs)]
     chosen = {groups[index] for index in order}
@@ -183,7 +186,7 @@ class ExampleSet:
         return self._encoded[key]
 
     def _pack(self, max_tokens: int) -> list[Example]:
-        refuse_unpackable(self.loaded.model_type, self.loaded.base_model.config._attn_implementation)
+        refuse_unpackable(self.loaded.model_type, str(self.loaded.base_model.config._attn_implementation))
         image_token = self.loaded.base_model.config.image_token_id
         groups: dict[Any, list[Example]] = {}
         for place, example in enumerate(self.examples):
@@ -296,7 +299,10 @@ def _as_seen(sample: Sample, dataset: Dataset, fit: str) -> Sample:
     if fit != "pad":
         raise UnfitSample("objective see can't follow boxes through the crop of a picture that isn't square")
     side = max(width, height)
-    scale, offset = np.array([width, height] * 2) / side, np.array([side - width, side - height] * 2) / 2 / side
+    scale, offset = (
+        np.array([width, height] * 2) / side,
+        np.array([side - width, side - height] * 2) / 2 / side,
+    )
     moved = [{**thing, "box": (np.array(thing["box"]) * scale + offset).tolist()} for thing in things]
     return replace(sample, facts={**sample.facts, "objects": moved})
 

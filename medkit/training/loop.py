@@ -183,7 +183,9 @@ def _prepare(
     mine = indices[:1] if idle else mine
     micro = settings.micro_batch or len(mine)
     batches = [objective.collate(mine[at : at + micro], epoch) for at in range(0, len(mine), micro)]
-    return step, _Made(batches, int(objective.counts[indices].sum()), int(objective.weights[indices].sum()), idle)
+    return step, _Made(
+        batches, int(objective.counts[indices].sum()), int(objective.weights[indices].sum()), idle
+    )
 
 
 def _step(

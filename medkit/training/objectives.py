@@ -87,12 +87,8 @@ class SeeObjective(nn.Module):
         self.tower, self.layer = tower, config.vision_feature_layer
         self.side = config.vision_config.image_size // config.vision_config.patch_size
         width = config.vision_config.hidden_size
-        self.heads = nn.ModuleList(nn.Linear(width, len(values) + 1) for values in heads.patch.values())
-        self.wholes = nn.ModuleList(nn.Linear(width, len(values)) for values in heads.whole.values())
-        for head in (*self.heads, *self.wholes):
-            # features are large: random heads would be wrong with confidence, and that gradient goes first
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        self.heads = nn.ModuleList(_head(width, len(values) + 1) for values in heads.patch.values())
+        self.wholes = nn.ModuleList(_head(width, len(values)) for values in heads.whole.values())
         self.names = heads
         self.examples = examples
         self.facts = [sample.facts for sample in examples.kept]
@@ -132,6 +128,14 @@ class SeeObjective(nn.Module):
                 logits = head(features[known].mean(dim=1)).float()
                 total = total + functional.cross_entropy(logits, wholes[:, number][known])
         return total * len(wholes)
+
+
+def _head(width: int, values: int) -> nn.Linear:
+    # a random head would be wrong with confidence at first, and the tower would pay for it
+    head = nn.Linear(width, values)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,9 @@ def _named(thing: dict[str, Any]) -> dict[str, str]:
 
 
 def _labelled(facts: dict[str, Any]) -> dict[str, str]:
-    labels = {key: str(value) for key, value in facts.get("labels", {}).items() if not isinstance(value, list)}
+    labels = {
+        key: str(value) for key, value in facts.get("labels", {}).items() if not isinstance(value, list)
+    }
     return {**labels, "modality": facts["modality"]} if facts.get("modality") else labels
 
 
@@ -200,7 +206,9 @@ def _asked(seen: dict[str, Counter[str]], floor: int) -> dict[str, list[str]]:
 def moved(facts: dict[str, Any], move: Move) -> dict[str, Any]:
     """Gives facts whose boxes went where a varied picture shows their objects; what left it is left out."""
     things = [{**thing, "box": move.box(thing["box"])} for thing in facts.get("objects", [])]
-    seen = [thing for thing in things if thing["box"][0] < thing["box"][2] and thing["box"][1] < thing["box"][3]]
+    seen = [
+        thing for thing in things if thing["box"][0] < thing["box"][2] and thing["box"][1] < thing["box"][3]
+    ]
     return {**facts, "objects": seen}
 
 

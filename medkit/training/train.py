@@ -65,6 +65,10 @@ def train(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
         loaded.base_model.gradient_checkpointing_enable({"use_reentrant": False})
     objective, validation, dropped = _objectives(settings, inputs, loaded)
     objective.to(accelerator.device)
+    if accelerator.ddp_handler is not None:
+        # a tower's last layers get no gradient, and nothing of it does in a batch without pictures
+        without = any(not example.images for example in objective.examples.examples)
+        accelerator.ddp_handler.find_unused_parameters = rates.get("vision", 0.0) > 0 or without
     if settings["objective"] == "see":
         heads = [*objective.heads.parameters(), *objective.wholes.parameters()]
         groups, rates = {**groups, "heads": heads}, {**rates, "heads": HEAD_RATE * rates["vision"]}
@@ -109,8 +113,8 @@ def make_accelerator(settings: dict[str, Any], out: Path) -> Accelerator:
         cpu=device.type == "cpu",
         log_with=settings.get("trackers") or None,
         project_dir=str(out),
-        # a batch without pictures gives the tower no gradient
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        # few large buckets: small models wait for the calls, not for the bytes
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, bucket_cap_mb=100)],
     )
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != expected:
