@@ -21,7 +21,7 @@ from train_step import _processor
 from medkit.models.adapters import make_trainable
 from medkit.models.load import load_model
 from medkit.training.batches import epoch_batches
-from medkit.training.examples import ExampleSet, gather_samples
+from medkit.training.examples import ExampleSet, gather_samples, take_apart
 from medkit.training.objectives import AnswerObjective
 
 RATES = {"vision": 0.0, "projector": 1e-3, "language": 1e-3}
@@ -44,14 +44,12 @@ def main() -> None:
     loaded.base_model.set_attn_implementation("eager")
     make_trainable(loaded, RATES, {"kind": "full"})
     datasets, samples = gather_samples([arguments.run / "2-teach"], ["conversation"], "train", [], 0)
-    samples = samples[:CONVERSATIONS]
+    samples = take_apart(samples[:CONVERSATIONS])
     kinds = {"one by one": (512, False)} | {
         f"packed, {most} tokens": (most, True) for most in arguments.lengths
     }
     objectives = {
-        name: AnswerObjective(
-            loaded, ExampleSet(loaded, datasets, samples, most, [], 0, turns="apart", packed=packed)
-        )
+        name: AnswerObjective(loaded, ExampleSet(loaded, datasets, samples, most, [], 0, packed=packed))
         for name, (most, packed) in kinds.items()
     }
     best = dict.fromkeys(objectives, float("inf"))

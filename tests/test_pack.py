@@ -11,7 +11,7 @@ from medkit.errors import TrainingError
 from medkit.sample import Sample, assistant_turn, user_turn
 from medkit.store import DatasetWriter, open_dataset
 from medkit.training.encode import IGNORE, Encoded
-from medkit.training.examples import ExampleSet
+from medkit.training.examples import ExampleSet, take_apart
 from medkit.training.objectives import AnswerObjective
 from medkit.training.pack import pack, packed_mask, single_turns, takes_turns
 from medkit.training.train import train
@@ -44,8 +44,10 @@ def _talks(folder, pictures: int = 2):
     return open_dataset(folder)
 
 
-def _set(loaded, dataset, **how) -> ExampleSet:
-    return ExampleSet(loaded, [dataset], [(0, sample) for sample in dataset], 512, [], 0, **how)
+def _set(loaded, dataset, turns: str = "together", packed: bool = False) -> ExampleSet:
+    samples = [(0, sample) for sample in dataset]
+    samples = take_apart(samples) if turns == "apart" else samples
+    return ExampleSet(loaded, [dataset], samples, 512, [], 0, packed=packed)
 
 
 def _loss(loaded, examples) -> tuple[float, dict[str, torch.Tensor]]:

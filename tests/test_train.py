@@ -10,13 +10,14 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny_training import LORA, answers, build, picture, scenes, stage
+from tiny_training import LORA, answers, build, build_family, picture, scenes, stage
 from transformers import AutoModelForImageTextToText
 
 from medkit.errors import DataError, ModelError, TrainingError
 from medkit.models.load import load_model
 from medkit.sample import Sample, assistant_turn, user_turn
 from medkit.store import DatasetWriter, open_dataset
+from medkit.training.examples import ExampleSet
 from medkit.training.train import train
 
 KINDS = ["caption", "description", "conversation", "reasoning"]
@@ -311,3 +312,26 @@ def test_fewer_processes_than_were_launched_are_refused(_folder, tmp_path, monke
     monkeypatch.setattr(training, "Accelerator", lambda **_: Alone())
     with pytest.raises(TrainingError, match="accelerate runs 1 of 2 launched processes; use torchrun"):
         _train(_folder, tmp_path)
+
+
+def test_large_pictures_are_made_small_before_they_are_varied(tmp_path):
+    loaded = build(tmp_path / "model")  # it sees 32 px
+    with DatasetWriter(tmp_path / "talks", "large") as writer:
+        ref = writer.add_image(np.asarray(picture((640, 640)).resize((640, 640))))
+        turns = [user_turn("what colour is it?", images=1), assistant_turn("red")]
+        writer.add(Sample("r0", turns, [ref], {}, {"split": "train", "kind": "conversation"}))
+    dataset = open_dataset(tmp_path / "talks")
+    pixels = {}
+    for side in (0, 32):
+        examples = ExampleSet(loaded, [dataset], [(0, dataset[0])], 512, ["flip", "shift"], 0)
+        assert examples._side == 32
+        examples._side = side  # 0: at full size
+        pixels[side] = examples.pictures(np.array([0]), 0)["pixel_values"]
+    assert pixels[32].shape == pixels[0].shape
+    assert (pixels[32] - pixels[0]).abs().mean() < 0.1 * pixels[0].abs().mean() + 0.02
+
+
+def test_pictures_that_are_cut_into_tiles_keep_their_size(tmp_path):
+    for family in ("llava_next", "idefics3"):
+        loaded = build_family(family, tmp_path / family)
+        assert ExampleSet(loaded, [], [], 512, ["shift"], 0)._side == 0

@@ -50,7 +50,7 @@ class Stage(Card):
         on: Kinds of samples that the stage reads.
         train: Peak learning rate of each part.
         epochs: Passes over the samples; a fraction is a part of a pass.
-        batch: Samples, or packed sequences, of one optimiser step; ``micro_batch`` of them are held in memory at a time.
+        batch: Samples, or packed sequences, of one optimiser step; ``micro_batch`` of them are in memory at a time.
         warmup: Share of the steps in which the learning rate rises.
         clip: Largest norm of the gradient; 0 leaves it as it is.
         optimizer: ``muon`` uses Muon for the matrices inside transformer blocks and AdamW for the rest.

@@ -104,6 +104,15 @@ def part_of_pass(
     return [sample for key, sample in zip(keys, samples, strict=True) if key in chosen]
 
 
+def take_apart(samples: list[tuple[int, Sample]]) -> list[tuple[int, Sample]]:
+    """Makes every question of a conversation, with its answer, a sample; what is no such talk stays whole."""
+    return [
+        (number, part)
+        for number, sample in samples
+        for part in (single_turns(sample) if takes_turns(sample) else [sample])
+    ]
+
+
 class ExampleSet:
     """Encoded examples of a stage and the pictures that belong to them.
 
@@ -115,7 +124,6 @@ class ExampleSet:
         augment: Kinds of picture variation, [] for none.
         seed: Of the variation.
         wordless: The pictures and facts alone are trained on; text is not encoded.
-        turns: ``together``, or ``apart``: every question with its answer is a sample.
         packed: Samples of the same pictures share a sequence.
 
     Attributes:
@@ -127,7 +135,7 @@ class ExampleSet:
 
     def __init__(
         self, loaded: Loaded, datasets: list[Dataset], samples: list[tuple[int, Sample]], max_tokens: int,
-        augment: list[str], seed: int, wordless: bool = False, turns: str = "together", packed: bool = False,
+        augment: list[str], seed: int, wordless: bool = False, packed: bool = False,
     ):  # fmt: skip
         self.loaded, self.datasets, self.augment, self.seed = loaded, datasets, augment, seed
         self.packed = packed
@@ -138,11 +146,10 @@ class ExampleSet:
         self._cached_bytes = 0
         self._sizes: dict[str, tuple[int, int]] = {}
         self._encoded: dict[str, Encoded] = {}
+        self._side = _model_side(loaded.processor.image_processor)
         with bar("encoding", len(samples)) as progress:
             for number, sample in samples:
-                parts = list(single_turns(sample)) if turns == "apart" and takes_turns(sample) else [sample]
-                for part in parts:
-                    self._take(number, part, max_tokens, wordless)
+                self._take(number, sample, max_tokens, wordless)
                 progress.advance()
         self._encoded.clear()
         if packed:
@@ -268,6 +275,9 @@ class ExampleSet:
             return self._pixels[ref]
         image = prepare_image(self.datasets[example.dataset].image(ref), self.loaded.contract)
         if self.augment:
+            # the processor makes it small anyway; to vary it at full size took ten times as long
+            factor = min(image.size) // (2 * self._side) if self._side else 1
+            image = image.reduce(factor) if factor > 1 else image
             image = augment_image(image, self.augment, self._rng(index, epoch), example.text)
         processor = self.loaded.processor
         # some image processors also report what only the text side needs
@@ -279,6 +289,16 @@ class ExampleSet:
             self._pixels[ref] = made
             self._cached_bytes += size
         return made
+
+
+def _model_side(image_processor: Any) -> int:
+    """Gives the side in px that every picture is resized to; 0 where pictures are cut into tiles."""
+    tiles = getattr(image_processor, "image_grid_pinpoints", None) or getattr(
+        image_processor, "do_image_splitting", False
+    )
+    size = image_processor.size
+    sides = [size.get(key) for key in ("height", "width", "shortest_edge") if size.get(key)]
+    return max(sides) if sides and not tiles and getattr(image_processor, "do_resize", False) else 0
 
 
 def _values(facts: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from ..errors import TrainingError
 from ..models.adapters import make_trainable
 from ..models.contract import Contract
 from ..models.load import Loaded, load_model, pick_device, pick_precision, save_model
-from .examples import ExampleSet, gather_samples, part_of_pass, write_dropped
+from .examples import ExampleSet, gather_samples, part_of_pass, take_apart, write_dropped
 from .launch import launch
 from .loop import VALIDATION_LIMIT, LoopSettings, Progress, run_loop
 from .objectives import AnswerObjective, SeeObjective, see_heads
@@ -147,16 +147,14 @@ def _objectives(
     augment = list(settings.get("augment") or [])
     datasets, samples = gather_samples(folders, kinds, "train", shares, seed)
     samples = part_of_pass(samples, settings["epochs"], seed, settings.get("pack", False))
-    shape = {
-        "wordless": see, "turns": settings.get("turns", "together"), "packed": settings.get("pack", False)
-    }  # fmt: skip
-    examples = ExampleSet(loaded, datasets, samples, tokens, augment, seed, **shape)
-    valid_datasets, held_out = gather_samples(folders[:1], kinds, "valid", [], seed)
-    valid = (
-        ExampleSet(loaded, valid_datasets, held_out[:VALIDATION_LIMIT], tokens, [], seed, **shape)
-        if held_out
-        else None
-    )
+    held_out = gather_samples(folders[:1], kinds, "valid", [], seed)[1][:VALIDATION_LIMIT]
+    if settings.get("turns") == "apart":
+        samples, held_out = take_apart(samples), take_apart(held_out)
+    packed = settings.get("pack", False)
+    examples = ExampleSet(loaded, datasets, samples, tokens, augment, seed, wordless=see, packed=packed)
+    valid = None
+    if held_out:
+        valid = ExampleSet(loaded, datasets, held_out, tokens, [], seed, wordless=see, packed=packed)
     dropped = examples.dropped + (valid.dropped if valid else [])
     if not see:
         return AnswerObjective(loaded, examples), AnswerObjective(loaded, valid) if valid else None, dropped
