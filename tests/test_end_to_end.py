@@ -18,7 +18,8 @@ BASE = ROOT / "checkpoints" / "tiny-general"
 SHORT_PHANTOM = (
     "ingest.train=120", "ingest.valid=24", "ingest.test=20", "replay.count=60",
     "see.epochs=1", "align.epochs=1", "instruct.epochs=1", "instruct.checkpoint_every=2",
-    "instruct-no-replay.epochs=0.5", "teacher.conversations_per_image=1", "hardware.precision=fp32", "hardware.processes=1",
+    "instruct-no-replay.epochs=0.5", "teacher.conversations_per_image=1",
+    "hardware.precision=fp32", "hardware.processes=1",
 )  # fmt: skip
 SHORT_GENERAL = (
     "ingest.train=120", "ingest.valid=24", "ingest.test=16", "build.vision_width=32", "build.vision_layers=1",

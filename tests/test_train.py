@@ -317,7 +317,7 @@ def test_fewer_processes_than_were_launched_are_refused(_folder, tmp_path, monke
 def test_large_pictures_are_made_small_before_they_are_varied(tmp_path):
     loaded = build(tmp_path / "model")  # it sees 32 px
     with DatasetWriter(tmp_path / "talks", "large") as writer:
-        ref = writer.add_image(np.asarray(picture((640, 640)).resize((640, 640))))
+        ref = writer.add_image(np.asarray(picture((6, 6)).resize((640, 640))))
         turns = [user_turn("what colour is it?", images=1), assistant_turn("red")]
         writer.add(Sample("r0", turns, [ref], {}, {"split": "train", "kind": "conversation"}))
     dataset = open_dataset(tmp_path / "talks")
@@ -328,7 +328,7 @@ def test_large_pictures_are_made_small_before_they_are_varied(tmp_path):
         examples._side = side  # 0: at full size
         pixels[side] = examples.pictures(np.array([0]), 0)["pixel_values"]
     assert pixels[32].shape == pixels[0].shape
-    assert (pixels[32] - pixels[0]).abs().mean() < 0.1 * pixels[0].abs().mean() + 0.02
+    assert (pixels[32] - pixels[0]).abs().mean() < 0.02 * pixels[0].abs().mean()
 
 
 def test_pictures_that_are_cut_into_tiles_keep_their_size(tmp_path):
