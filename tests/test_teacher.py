@@ -282,6 +282,19 @@ def test_the_same_record_and_seed_give_the_same_text_and_another_seed_other_text
     assert len({str(conversations(_record(), card, seed)) for seed in range(10)}) > 1
 
 
+def test_questions_that_are_learnt_apart_may_ask_what_is_told() -> None:
+    check = _question("check", ask="label_is", of="background", template="Is it {value}?")
+    card = TeacherCard.model_validate(_card(GROUND, check, turns=[5, 5]))
+
+    def followed(apart: bool) -> int:
+        made = [one for seed in range(40) for one in conversations(_record(), card, seed, apart=apart)]
+        talks = [_texts(one) for one in made if one.kind == "conversation"]
+        return sum(talk[0] == GROUND["templates"][0] and len(talk) > 2 for talk in talks)
+
+    assert followed(apart=False) == 0
+    assert followed(apart=True) > 5
+
+
 def test_phrases() -> None:
     attributes = {
         "size": {"values": ["large"]},

@@ -206,9 +206,15 @@ class IngestSettings(Card):
 
 
 class TeacherSettings(Card):
-    """How much text the teacher makes of an image."""
+    """How much text the teacher makes of an image.
+
+    Attributes:
+        apart: Questions will be learnt one by one (``turns: apart``), so one may be asked although an earlier
+            one tells its answer.
+    """
 
     conversations_per_image: Annotated[int, Field(ge=0, le=100)] = 1
+    apart: bool = False
     questions_per_image: Annotated[int, Field(ge=0, le=100)] = 4
     seed: Annotated[int, Field(ge=0)] = 0
 

@@ -27,7 +27,7 @@ class Asked:
 
 
 def conversations(
-    record: Sample, card: TeacherCard, seed: int, *, conversations_per_image: int = 1
+    record: Sample, card: TeacherCard, seed: int, *, conversations_per_image: int = 1, apart: bool = False
 ) -> list[Sample]:
     """Makes the training samples of a record.
 
@@ -36,6 +36,7 @@ def conversations(
         card: The domain's words.
         seed: Together with the record's id it decides every choice.
         conversations_per_image: How many of each kind; each has other questions and wordings.
+        apart: Turns will be learnt one by one, so a turn may ask what an earlier one tells.
 
     Returns:
         Samples of kind caption, description, conversation and reasoning, as far as the facts allow.
@@ -54,7 +55,7 @@ def conversations(
         if description:
             turn = (rng.choice(card.description.prompts), description)
             made.append(_made(record, card, "description", number, [turn]))
-        asked = _ask_many(view, card, rng, rng.randint(*card.turns))
+        asked = _ask_many(view, card, rng, rng.randint(*card.turns), leak=apart)
         if asked:
             turns = [(one.text, one.draft.answer) for one in asked]
             facts = {"turns": [{"kind": one.kind, "answer_type": one.draft.answer_type} for one in asked]}

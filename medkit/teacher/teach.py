@@ -29,7 +29,7 @@ def teach(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
     the turns of the conversations: what is surplus is left out, chosen by a hash.
 
     Args:
-        settings: ``teacher`` (the teacher card as a mapping), ``conversations_per_image``,
+        settings: ``teacher`` (the teacher card as a mapping), ``conversations_per_image``, ``apart``,
             ``questions_per_image``, ``seed``.
         inputs: ``ingest``: the dataset folder with the records.
         out: Where the dataset folder goes; it takes its images from ``ingest``.
@@ -97,7 +97,8 @@ def _made(
         made: list[Sample] = []
         if record.split != "test":
             number = int(settings.get("conversations_per_image", 1))
-            made += conversations(record, card, seed, conversations_per_image=number)
+            apart = bool(settings.get("apart", False))
+            made += conversations(record, card, seed, conversations_per_image=number, apart=apart)
         if record.split != "train":
             made += questions(record, card, seed, count=int(settings.get("questions_per_image", 4)))
         yield record, made
