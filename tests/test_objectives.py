@@ -59,6 +59,12 @@ def test_a_patch_that_is_barely_touched_stays_ground():
     assert less[0].tolist() == [2, 0, 2, 2]
 
 
+def test_an_object_smaller_than_a_patch_names_the_patch_of_its_centre():
+    label, colour = patch_targets({"objects": [_thing("circle", [0.3, 0.3, 0.4, 0.4], colour="red")]}, HEADS, 4)
+    assert label.tolist() == [[2, 2, 2, 2], [2, 0, 2, 2], [2, 2, 2, 2], [2, 2, 2, 2]]
+    assert colour[1, 1] == 1 and (colour == -100).sum() == 15
+
+
 def test_places_name_the_cell_of_an_object_and_the_patch_of_its_centre():
     heads = {CELL: [f"{row}-{column}" for row in range(3) for column in range(3)], CENTRE: ["centre"]}
     facts = {"objects": [_thing("square", [0.5, 0.0, 1.0, 0.5]), _thing("circle", [0.0, 0.75, 0.25, 1.0])]}

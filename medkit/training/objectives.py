@@ -29,7 +29,7 @@ CELL, CENTRE = (
     "medkit:cell",
     "medkit:centre",
 )  # heads that every object has, whatever its attributes are called
-COVER = 0.4  # share of a patch that a box must cover to name it
+COVER = 0.4  # share of a patch that a box must cover to name it, if it covers so much of any
 
 
 class AnswerObjective(nn.Module):
@@ -244,6 +244,8 @@ def patch_targets(facts: dict[str, Any], heads: dict[str, list[str]], side: int)
         down = np.clip(np.minimum(edges + 1, y1) - np.maximum(edges, y0), 0, 1)
         covered = np.outer(down, across) > COVER
         row, column = min((y0 + y1) / 2 / side, 0.999), min((x0 + x1) / 2 / side, 0.999)
+        if not covered.any():  # smaller than a patch: the one with its centre is all there is of it
+            covered[int(row * side), int(column * side)] = True
         named = {**_named(thing), CELL: f"{int(row * 3)}-{int(column * 3)}"}
         for number, (key, values) in enumerate(heads.items()):
             if key == CENTRE:
