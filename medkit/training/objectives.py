@@ -6,6 +6,7 @@ micro-batches and processes alike.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from .examples import ExampleSet
 from .pack import packed_mask
 
 BACKGROUND_WEIGHT = 0.15  # most patches show the ground; at full weight they drown the objects
+PLACE = re.compile(r"\b(left|right|upper|lower|top|bottom|middle|centre|center)\b")
 RARE = 20  # attribute values seen less often than this are not learnt
 CELL, CENTRE = (
     "medkit:cell",
@@ -210,6 +212,12 @@ def moved(facts: dict[str, Any], move: Move) -> dict[str, Any]:
         thing for thing in things if thing["box"][0] < thing["box"][2] and thing["box"][1] < thing["box"][3]
     ]
     return {**facts, "objects": seen}
+
+
+def names_places(facts: dict[str, Any]) -> bool:
+    """Says whether an attribute of an object names a place, which a moved picture would make untrue."""
+    values = [value for thing in facts.get("objects", []) for value in _named(thing).values()]
+    return any(PLACE.search(value) for value in values)
 
 
 def whole_targets(facts: dict[str, Any], heads: dict[str, list[str]]) -> np.ndarray:

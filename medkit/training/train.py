@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ from ..models.load import Loaded, load_model, pick_device, pick_precision, save_
 from .examples import ExampleSet, gather_samples, part_of_pass, take_apart, write_dropped
 from .launch import launch
 from .loop import VALIDATION_LIMIT, LoopSettings, Progress, run_loop
-from .objectives import AnswerObjective, SeeObjective, see_heads
+from .objectives import AnswerObjective, SeeObjective, names_places, see_heads
 from .optimizers import Optimizers
 
-PLACES = r"\b(left|right|upper|lower|top|bottom|middle|centre|center)\b"
 HEAD_RATE = 15.0  # of the tower's rate: the heads start from nothing and the tower does not
 LOOP_KEYS = (
     "epochs", "batch", "micro_batch", "warmup", "clip", "schedule", "validate_every", "checkpoint_every",
@@ -159,7 +157,7 @@ def _objectives(
     if not see:
         return AnswerObjective(loaded, examples), AnswerObjective(loaded, valid) if valid else None, dropped
     heads = see_heads(examples.kept, settings.get("places", False))
-    if "shift" in augment and any(re.search(PLACES, example.text) for example in examples.examples):
+    if "shift" in augment and any(names_places(sample.facts) for sample in examples.kept):
         raise TrainingError(
             "objective see can't augment by shift: objects have attributes that name their place, "
             "which would no longer be true"
