@@ -60,7 +60,9 @@ def test_a_patch_that_is_barely_touched_stays_ground():
 
 
 def test_an_object_smaller_than_a_patch_names_the_patch_of_its_centre():
-    label, colour = patch_targets({"objects": [_thing("circle", [0.3, 0.3, 0.4, 0.4], colour="red")]}, HEADS, 4)
+    label, colour = patch_targets(
+        {"objects": [_thing("circle", [0.3, 0.3, 0.4, 0.4], colour="red")]}, HEADS, 4
+    )
     assert label.tolist() == [[2, 2, 2, 2], [2, 0, 2, 2], [2, 2, 2, 2], [2, 2, 2, 2]]
     assert colour[1, 1] == 1 and (colour == -100).sum() == 15
 
