@@ -53,6 +53,8 @@ def compare(run: Path, domain: str, seed: int) -> str:
     out = run.parent / f"{run.name}-instruct-only"
     out.mkdir(exist_ok=True)
     inputs = {"start": step(run, align["settings"]["start"]) / "model", "data": step(run, "teach")}
+    if settings["replay"] > 0:
+        inputs["replay"] = step(run, "teach-general")
     if not (out / "summary.json").is_file():
         result = train(settings, inputs, out)
         card = {**held_out(run), "controls": []}
