@@ -90,6 +90,9 @@ BROKEN = [
     ("unknown sample kind", C, "on: [caption]", "on: [captoin]",
      f"{C}:7: stages.align.on[0]: must be caption or description or conversation or reasoning or question or record, "
      'not "captoin"; did you mean caption?'),
+    ("packing what is not text", C, "    on: [caption]\n    train: {projector: 1.0e-3}",
+     "    on: [record]\n    train: {vision: 1.0e-3}\n    objective: see\n    pack: true",
+     f"{C}:10: stages.align.pack: a stage that learns to see reads no text; leave it out"),
     ("micro batch above batch", C, "batch: 8", "batch: 8\n    micro_batch: 9",
      f"{C}:14: stages.instruct.micro_batch: must be at most batch (8), not 9"),
     ("changes to an unknown stage", R, "  instruct:", "  instrct:",

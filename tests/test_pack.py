@@ -154,6 +154,7 @@ def test_talks_of_another_form_stay_whole():
     assert not takes_turns(Sample("t", [user_turn("a"), assistant_turn("b"), user_turn("c")], []))
     second_picture = [user_turn("a", 1), assistant_turn("b"), user_turn("c", 1), assistant_turn("d")]
     assert not takes_turns(Sample("t", second_picture, ["0" * 64] * 2))
+    assert take_apart([(0, Sample("record", [], ["0" * 64]))]) == [(0, Sample("record", [], ["0" * 64]))]
 
 
 def test_a_family_without_packing_is_refused(tmp_path):

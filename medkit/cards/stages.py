@@ -77,6 +77,9 @@ def _faults(stage: Stage) -> list[tuple[tuple[str, ...], str, str]]:
         faults.append(
             (("train", "vision"), "a stage that learns to see must train vision", "give it a learning rate")
         )
+    if stage.objective == "see" and (stage.pack or stage.turns == "apart"):
+        key = "pack" if stage.pack else "turns"
+        faults.append(((key,), "a stage that learns to see reads no text", "leave it out"))
     if stage.micro_batch and stage.micro_batch > stage.batch:
         message = f"must be at most batch ({stage.batch}), not {stage.micro_batch}"
         faults.append((("micro_batch",), message, ""))

@@ -36,9 +36,8 @@ def takes_turns(sample: Sample) -> bool:
     """Says whether a sample is nothing but questions with their answers, the pictures before the first."""
     roles = [message["role"] for message in sample.messages]
     later = [part for message in sample.messages[1:] for part in message["content"]]
-    return roles == ["user", "assistant"] * (len(roles) // 2) and all(
-        part["type"] != "image" for part in later
-    )
+    alternate = roles == ["user", "assistant"] * (len(roles) // 2)
+    return bool(roles) and alternate and all(part["type"] != "image" for part in later)
 
 
 def refuse_unpackable(model_type: str, attention: str) -> None:
