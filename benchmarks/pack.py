@@ -8,15 +8,12 @@ its tower frozen as while it learns to answer; best of the rounds, taken in turn
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 import torch
-from train_step import _processor
+from train_step import argument_parser, processor, read_arguments
 
 from medkit.models.adapters import make_trainable
 from medkit.models.load import load_model
@@ -30,16 +27,9 @@ CONVERSATIONS, QUESTIONS_A_BATCH = 600, 128
 
 def main() -> None:
     """Measures and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="checkpoints/tiny-general")
-    parser.add_argument("--run", type=Path, default=Path("runs/phantom"), help="a run folder with 2-teach")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argument_parser(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[160, 256, 384])
-    arguments = parser.parse_args()
-    if not (arguments.run / "2-teach" / "dataset.json").is_file():
-        sys.exit(f"{arguments.run} has no 2-teach: run `medkit run phantom` first")
+    arguments = read_arguments(parser)
     loaded = load_model(arguments.model, device="cpu")
     loaded.base_model.set_attn_implementation("eager")
     make_trainable(loaded, RATES, {"kind": "full"})
@@ -58,7 +48,7 @@ def main() -> None:
         for name, objective in objectives.items():
             seconds, losses[name] = measure(objective)
             best[name] = min(best[name], seconds)
-    print(f"\n{date.today()}, {_processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
+    print(f"\n{date.today()}, {processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
     alone = best["one by one"]
     print("\n| sequences | questions | tokens | questions/s | times one by one | loss a token |")
     print("|---|---|---|---|---|---|")

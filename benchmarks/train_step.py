@@ -35,15 +35,7 @@ SAMPLES, BATCH = 512, 32
 
 def main() -> None:
     """Measures and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="checkpoints/tiny-general")
-    parser.add_argument("--run", type=Path, default=Path("runs/phantom"), help="a run folder with 2-teach")
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    if not (arguments.run / "2-teach" / "dataset.json").is_file():
-        sys.exit(f"{arguments.run} has no 2-teach: run `medkit run phantom` first")
+    arguments = read_arguments(argument_parser(__doc__))
     loaded = load_model(arguments.model, device="cpu")
     make_trainable(loaded, RATES, {"kind": "full"})
     kinds = ["conversation", "description", "reasoning", "caption"]
@@ -64,7 +56,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, measure in variants.items():
             best[name] = min(best.get(name, float("inf")), measure())
-    print(f"\n{date.today()}, {_processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
+    print(f"\n{date.today()}, {processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
     print(
         f"{len(examples)} samples of {examples.lengths.mean():.0f} tokens, "
         f"{examples.supervised.mean():.0f} supervised\n"
@@ -72,6 +64,23 @@ def main() -> None:
     print("| setting | s | times medkit's |\n|---|---|---|")
     for name, seconds in best.items():
         print(f"| {name} | {seconds:.2f} | {seconds / best['medkit']:.2f} |")
+
+
+def argument_parser(about: str | None) -> argparse.ArgumentParser:
+    """Makes the options of benchmarks that take a model and a run's taught samples."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="checkpoints/tiny-general")
+    parser.add_argument("--run", type=Path, default=Path("runs/phantom"), help="a run folder with 2-teach")
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser
+
+
+def read_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Reads the command line, and stops where the run has no samples."""
+    arguments = parser.parse_args()
+    if not (arguments.run / "2-teach" / "dataset.json").is_file():
+        sys.exit(f"{arguments.run} has no 2-teach: run `medkit run phantom` first")
+    return arguments
 
 
 def _seconds(
@@ -100,7 +109,8 @@ def _full(loaded, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     )
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Gives the machine's processor and number of cores."""
     if sys.platform == "linux":
         found = subprocess.run(
             ["grep", "-m1", "model name", "/proc/cpuinfo"], capture_output=True, text=True
