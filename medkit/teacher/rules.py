@@ -55,18 +55,15 @@ def conversations(
         if description:
             turn = (rng.choice(card.description.prompts), description)
             made.append(_made(record, card, "description", number, [turn]))
-        asked = _ask_many(view, card, rng, rng.randint(*card.turns), leak=apart)
-        if asked:
-            turns = [(one.text, one.draft.answer) for one in asked]
-            facts = {"turns": [{"kind": one.kind, "answer_type": one.draft.answer_type} for one in asked]}
-            made.append(_made(record, card, "conversation", number, turns, facts))
-        listed_all = _checklist(view, card, rng)
-        if listed_all:
-            turns = [(one.text, one.draft.answer) for one in listed_all]
-            facts = {
-                "turns": [{"kind": one.kind, "answer_type": one.draft.answer_type} for one in listed_all]
-            }
-            made.append(_made(record, card, "conversation", conversations_per_image + number, turns, facts))
+        talks = {
+            number: _ask_many(view, card, rng, rng.randint(*card.turns), leak=apart),
+            conversations_per_image + number: _checklist(view, card, rng),
+        }
+        for place, asked in talks.items():
+            if asked:
+                turns = [(one.text, one.draft.answer) for one in asked]
+                facts = {"turns": [{"kind": one.kind, "answer_type": one.draft.answer_type} for one in asked]}
+                made.append(_made(record, card, "conversation", place, turns, facts))
         reasoned = _reasoned(view, card, rng)
         if reasoned:
             text = rng.choice(card.reasoning_prompts).format(question=reasoned.text)
