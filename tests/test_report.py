@@ -86,6 +86,19 @@ def test_benchmarks_by_model_and_forgetting_with_and_without_replay(report):
     assert "instruct 20 % 87.0 % 84.0–90.0 −4.0 −7.0 to −1.0" in forgotten
     assert "instruct-no-replay none 52.0 % 49.0–55.0 −39.0 −42.0 to −36.0" in forgotten
     assert "has no pair of stages" not in text
+    assert "instruct and instruct-no-replay start from the same model and differ in replay." in text
+    assert "They also differ in length" not in text
+
+
+def test_stages_with_and_without_replay_that_differ_in_length_say_so(tmp_path):
+    run = make_run(tmp_path / "fake")
+    for name, epochs in (("instruct", 1.1), ("instruct-no-replay", 0.15)):
+        path = next(one for one in run.glob("*/summary.json") if one.parent.name.partition("-")[2] == name)
+        summary = json.loads(path.read_text())
+        summary["settings"]["epochs"] = epochs
+        path.write_text(json.dumps(summary))
+    text = plain(write_report(run).read_text())
+    assert "They also differ in length: instruct 1.1 epochs, instruct-no-replay 0.15." in text
 
 
 def test_slices_show_count_interval_and_majority(report):

@@ -155,21 +155,13 @@ def _replay_note(run: Run, shares: dict[str, float | None]) -> str:
     answering = [name for name in run.scores if shares.get(name) is not None]
     notes = []
     for name in answering:
-        without = [other for other in answering if not shares[other]]
-        beside = [other for other in without if starts[other] == starts[name]]
-        if not shares[name]:
-            continue
-        if beside:
+        beside = [other for other in answering if not shares[other] and starts[other] == starts[name]]
+        if shares[name] and beside:
             own, other = epochs[name], epochs[beside[0]]
             longer = ""
             if own is not None and other is not None and own != other:
                 longer = f" They also differ in length: {name} {own:g} epochs, {beside[0]} {other:g}."
             notes.append(f"{name} and {beside[0]} start from the same model and differ in replay.{longer}")
-        elif starts[name] in without:
-            notes.append(
-                f"{name} goes on from {starts[name]} with general samples mixed in; what it regained, it regained "
-                "by replay, and it has been trained for longer."
-            )
     return " ".join(notes) or (
         "This run has no pair of stages with and without replay, so the effect of replay itself can't be read "
         "from it."
