@@ -110,7 +110,11 @@ class SeeObjective(nn.Module):
         return {**batch, "patches": torch.from_numpy(patches), "wholes": torch.from_numpy(wholes)}
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Gives the mean loss of patches and pictures times the number of pictures (float32 scalar)."""
+        """Gives the mean loss of patches and pictures times the number of pictures (float32 scalar).
+
+        A head counts by the share of the pictures that know it: the heads of a few replayed scenes don't
+        drown the one label of the domain.
+        """
         states = self.tower(batch["pixel_values"], output_hidden_states=True).hidden_states
         features = states[self.layer][:, 1:]  # without the class token
         features = functional.layer_norm(features, features.shape[-1:])
@@ -123,13 +127,14 @@ class SeeObjective(nn.Module):
             logits = head(features[known]).float()
             weight = torch.ones(logits.shape[1], device=logits.device)
             weight[-1] = BACKGROUND_WEIGHT
-            total = total + functional.cross_entropy(logits, patches[:, number][known], weight=weight)
+            loss = functional.cross_entropy(logits, patches[:, number][known], weight=weight)
+            total = total + loss * known.any(dim=1).sum()
         for number, head in enumerate(self.wholes):
             known = wholes[:, number] != IGNORE
             if bool(known.any()):
                 logits = head(features[known].mean(dim=1)).float()
-                total = total + functional.cross_entropy(logits, wholes[:, number][known])
-        return total * len(wholes)
+                total = total + functional.cross_entropy(logits, wholes[:, number][known], reduction="sum")
+        return total
 
 
 def _head(width: int, values: int) -> nn.Linear:
