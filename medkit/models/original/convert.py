@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, LlavaConfig, LlavaNextConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+)
 
 from ...errors import ModelError
 from ...progress import bar
@@ -174,9 +180,7 @@ def _with_base(layout: Layout, base: Path | None) -> Weights:
     return weights
 
 
-def _sum(
-    delta: Callable[[], torch.Tensor], base: Callable[[], torch.Tensor]
-) -> Callable[[], torch.Tensor]:
+def _sum(delta: Callable[[], torch.Tensor], base: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
     def added() -> torch.Tensor:
         difference, whole = delta(), base()
         # embeddings of a delta have rows that the base has not
@@ -248,7 +252,9 @@ def _config(parts: Parts) -> Any:
     config = layout.config
     select = config.get("mm_vision_select_feature", "patch")
     if select not in ("patch", "cls_patch"):
-        raise ModelError(f"{layout.folder}: mm_vision_select_feature {select!r} is unknown; patch or cls_patch")
+        raise ModelError(
+            f"{layout.folder}: mm_vision_select_feature {select!r} is unknown; patch or cls_patch"
+        )
     vision = parts.tower.config
     tokenizer = parts.tokens.tokenizer
     common: dict[str, Any] = {
@@ -314,9 +320,13 @@ def _check_shapes(folder: Path, config: Any, seen: dict[str, torch.Size]) -> Non
         wanted.pop(HEAD, None)
     found = {in_memory(name): shape for name, shape in seen.items()}
     if lost := sorted(set(wanted) - set(found)):
-        raise ModelError(f"{folder}: the checkpoint lacks {len(lost)} weights, such as {lost[0]}; copy all of it")
+        raise ModelError(
+            f"{folder}: the checkpoint lacks {len(lost)} weights, such as {lost[0]}; copy all of it"
+        )
     if extra := sorted(set(found) - set(wanted)):
-        raise ModelError(f"{folder}: {extra[0]} has no place in the model that config.json describes; mend it")
+        raise ModelError(
+            f"{folder}: {extra[0]} has no place in the model that config.json describes; mend it"
+        )
     for name, shape in found.items():
         if shape != wanted[name]:
             raise ModelError(

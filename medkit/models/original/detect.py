@@ -118,7 +118,9 @@ def is_delta(weights: Weights) -> bool:
 def _lora(folder: Path, config: dict[str, Any], adapter_config: dict[str, Any]) -> Layout:
     adapter = read_named(folder, ADAPTER)
     if not len(adapter):
-        raise ModelError(f"{folder}: adapter_config.json without adapter_model.safetensors or .bin; copy it too")
+        raise ModelError(
+            f"{folder}: adapter_config.json without adapter_model.safetensors or .bin; copy it too"
+        )
     rest = read_named(folder, REST).renamed(bare)
     language = language_of(folder, config)
     return Layout("lora", folder, config, language, rest, adapter.renamed(bare), adapter_config)

@@ -95,7 +95,9 @@ def read_pinpoints(value: Any, side: int) -> list[tuple[int, int]]:
         ModelError: It is none of these.
     """
     if isinstance(value, str) and (found := re.findall(r"\(\s*(\d+)\s*x\s*(\d+)\s*\)", value)):
-        (first_wide, first_high), (last_wide, last_high) = (tuple(map(int, one)) for one in (found[0], found[-1]))
+        (first_wide, first_high), (last_wide, last_high) = (
+            tuple(map(int, one)) for one in (found[0], found[-1])
+        )
         return [
             (wide * side, high * side)
             for wide in range(first_wide, last_wide + 1)
@@ -105,7 +107,9 @@ def read_pinpoints(value: Any, side: int) -> list[tuple[int, int]]:
         pairs = ast.literal_eval(value) if isinstance(value, str) else value
         grids = [(int(width), int(height)) for width, height in pairs]
     except (ValueError, SyntaxError, TypeError) as error:
-        raise ModelError(f"image_grid_pinpoints {value!r} can't be read: a list of [width, height]") from error
+        raise ModelError(
+            f"image_grid_pinpoints {value!r} can't be read: a list of [width, height]"
+        ) from error
     if not grids or any(width % side or height % side for width, height in grids):
         raise ModelError(f"image_grid_pinpoints {value!r}: every side must be a multiple of {side} px")
     return grids

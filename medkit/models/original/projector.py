@@ -41,9 +41,7 @@ def read_projector(layout: Layout, weights: Weights) -> Projector:
         ModelError: It is missing, or of a kind that has no exact form.
     """
     named = str(layout.config.get("mm_projector_type") or "linear")
-    layers = {
-        name.removeprefix(PROJECTOR): weights[name] for name in weights if kind_of(name) == "projector"
-    }
+    layers = {name.removeprefix(PROJECTOR): weights[name] for name in weights if kind_of(name) == "projector"}
     if not layers:
         raise ModelError(
             f"{layout.folder}: the projector is missing; copy mm_projector.bin or non_lora_trainables.bin "
@@ -70,7 +68,9 @@ def read_projector(layout: Layout, weights: Weights) -> Projector:
         f"{SECOND}.weight": torch.eye(weight.shape[0], dtype=weight.dtype),
         f"{SECOND}.bias": torch.zeros_like(bias),
     }
-    return Projector("linear", "linear", tensors, "the linear projector is followed by an identity: same numbers")
+    return Projector(
+        "linear", "linear", tensors, "the linear projector is followed by an identity: same numbers"
+    )
 
 
 def _refuse_unless(layout: Layout, named: str, found: set[str], wanted: set[str]) -> None:

@@ -211,7 +211,9 @@ def _settings(folder: Path) -> dict[str, Any]:
         path = folder / name
         if path.is_file():
             try:
-                found |= {key: value for key, value in json.loads(path.read_text()).items() if value is not None}
+                found |= {
+                    key: value for key, value in json.loads(path.read_text()).items() if value is not None
+                }
             except (ValueError, AttributeError) as error:
                 raise ModelError(f"{path}: not readable JSON ({error}); copy it again") from error
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
@@ -34,7 +34,7 @@ class Tower:
         taken: For people: which tower was taken, and why.
     """
 
-    config: CLIPVisionConfig
+    config: Any
     weights: Weights
     image_processor: Any
     taken: str
@@ -113,7 +113,7 @@ def _prefers_inside(layout: Layout) -> str:
     return ""
 
 
-def _config(beside: Path | None, inside: Weights) -> CLIPVisionConfig:
+def _config(beside: Path | None, inside: Weights) -> Any:
     if beside is None:
         return _from_shapes(inside)
     raw = read_json(beside / "config.json")
@@ -126,17 +126,21 @@ def _config(beside: Path | None, inside: Weights) -> CLIPVisionConfig:
     if kind == "clip":
         raw = raw.get("vision_config") or raw.get("vision_config_dict") or {}
     known = CLIPVisionConfig().to_dict().keys() - {"transformers_version", "dtype", "architectures"}
-    return CLIPVisionConfig(**{key: value for key, value in raw.items() if key in known and key != "model_type"})
+    return CLIPVisionConfig(
+        **{key: value for key, value in raw.items() if key in known and key != "model_type"}
+    )
 
 
-def _from_shapes(inside: Weights) -> CLIPVisionConfig:
+def _from_shapes(inside: Weights) -> Any:
     """Derives the config of a tower from its tensors: an OpenAI CLIP has heads of width 64."""
     try:
         patches = inside["embeddings.patch_embedding.weight"].shape
         positions = inside["embeddings.position_embedding.weight"].shape[0]
         inner = inside["encoder.layers.0.mlp.fc1.weight"].shape[0]
     except KeyError as error:
-        raise ModelError(f"the vision tower inside the checkpoint lacks {error}; name one with --tower") from error
+        raise ModelError(
+            f"the vision tower inside the checkpoint lacks {error}; name one with --tower"
+        ) from error
     width, patch = patches[0], patches[-1]
     if width % CLIP_HEAD:
         raise ModelError(
@@ -168,7 +172,7 @@ def _of_tower(name: str) -> bool:
     )
 
 
-def _image_processor(folders: list[Path | None], config: CLIPVisionConfig) -> Any:
+def _image_processor(folders: list[Path | None], config: Any) -> Any:
     side = int(config.image_size)
     given: dict[str, Any] = {
         "size": {"shortest_edge": side},
