@@ -168,6 +168,18 @@ def forward(loaded: Loaded, inputs: Any) -> torch.Tensor:
     return loaded.model(**inputs).logits[0].float()
 
 
+@torch.inference_mode()
+def embedded(loaded: Loaded, inputs: Any) -> dict[str, torch.Tensor]:
+    """Gives inputs of which the last picture alone is seen, as LLaVA-Med v1.0 made of several pictures."""
+    ids = inputs["input_ids"]
+    image = loaded.base_model.config.image_token_id
+    whole = loaded.model.get_input_embeddings()(ids).clone()
+    shown = loaded.model.get_image_features(inputs["pixel_values"]).pooler_output[-1]
+    places = (ids[0] == image).nonzero()[-len(shown) :, 0]
+    whole[0, places] = shown.to(whole.dtype)
+    return {"inputs_embeds": whole, "attention_mask": inputs["attention_mask"]}
+
+
 def tiles(pixels: np.ndarray) -> np.ndarray:
     """Gives pixels as [tiles, 3, height, width], without the empty tiles that fill up a batch."""
     flat = np.asarray(pixels, dtype=np.float32).reshape(-1, *pixels.shape[-3:])

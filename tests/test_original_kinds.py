@@ -214,7 +214,11 @@ def anyres(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("size", "grid"), [((80, 30), (3, 1)), ((30, 50), (1, 2)), ((57, 56), (2, 2))])
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    # the last two are so thin that their tiles leave only newlines, or nothing
+    [((80, 30), (3, 1)), ((20, 50), (1, 2)), ((57, 56), (2, 2)), ((1, 200), (1, 2)), ((300, 1), (1, 2))],
+)
 def test_tiles_with_a_newline(
     anyres: Path, tmp_path: Path, size: tuple[int, int], grid: tuple[int, int]
 ) -> None:
@@ -414,7 +418,7 @@ def test_a_hostile_pickle_beside_the_weights_is_never_opened(tmp_path: Path) -> 
     full(tmp_path / "checkpoint")
     mark = tmp_path / "opened"
     for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "mm_projector.bin"):
-        (tmp_path / "checkpoint" / name).write_bytes(pickle.dumps(Hostile(mark)))
+        (tmp_path / "checkpoint" / name).write_bytes(pickle.dumps(Hostile(mark), protocol=2))
     import_original(tmp_path / "checkpoint", tmp_path / "out")
     assert not mark.exists()
 
@@ -429,7 +433,7 @@ def test_a_hostile_pickle_as_weights_is_refused(tmp_path: Path, name: str, zippe
     if zipped:
         torch.save({"model.norm.weight": Hostile(mark)}, path)
     else:
-        path.write_bytes(pickle.dumps(Hostile(mark)))
+        path.write_bytes(pickle.dumps(Hostile(mark), protocol=2))
     with pytest.raises(ModelError, match=name):
         import_original(tmp_path / "checkpoint", tmp_path / "out")
     assert not mark.exists() and not (tmp_path / "out").exists()
@@ -497,6 +501,18 @@ def test_types_stay_as_stored(tmp_path: Path) -> None:
     assert told["dtype"] == "float32"  # the small test model is mostly tower
     row = stored["language_model.lm_head.weight"][-1]
     assert torch.equal(row, half["lm_head.weight"].float().mean(dim=0).bfloat16())
+
+
+def test_tied_heads_stay_tied(tmp_path: Path) -> None:
+    model = full(tmp_path / "checkpoint", tie_word_embeddings=True)
+    tensors = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, str(tmp_path / "checkpoint" / "model.safetensors"))
+    import_original(tmp_path / "checkpoint", tmp_path / "out")
+    model.lm_head.weight = model.model.embed_tokens.weight
+    check(load_model(tmp_path / "out", device="cpu"), model, tower(), projector(2))
+    round_trip(tmp_path / "out", tmp_path)
+    assert "lm_head.weight" not in read_whole(tmp_path / "exported")
 
 
 def test_the_original_reads_the_exported_tokenizer(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def _sum(delta: Callable[[], torch.Tensor], base: Callable[[], torch.Tensor]) ->
     def added() -> torch.Tensor:
         difference, whole = delta(), base()
         # embeddings of a delta have rows that the base has not
-        total = difference.float()
+        total = difference.float().clone()  # what is read may lie in the file itself
         total[tuple(slice(length) for length in whole.shape)] += whole.float()
         return total.to(difference.dtype)
 

@@ -66,7 +66,8 @@ def picture_policy(
     if policy != "anyres":
         if not fit and named not in ("pad", "square", None):
             notes.append(f"image_aspect_ratio {named!r} means the processor's own crop, as in the original")
-        return Picture("pad" if policy == "pad" else "crop", colour, False, [], image_processor)
+        own = "crop" if image_processor.do_center_crop else "stretch"
+        return Picture("pad" if policy == "pad" else own, colour, False, [], image_processor)
     merge = layout.config.get("mm_patch_merge_type", "flat")
     if merge != "spatial_unpad" or NEWLINE not in weights:
         what = f"mm_patch_merge_type is {merge!r}" if merge != "spatial_unpad" else "image_newline is missing"
