@@ -152,6 +152,38 @@ def show(
     typer.echo(str(show_path(path, out)))
 
 
+@app.command("import")
+def import_checkpoint(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint in the original LLaVA layout.")],
+    out: Annotated[Path, typer.Option("--out", help="The Hugging Face model folder to write.")],
+    base: Annotated[
+        str | None, typer.Option(help="Language model of a projector, LoRA or delta: a folder or hub id.")
+    ] = None,
+    tower: Annotated[str | None, typer.Option(help="Vision tower to take: a folder or hub id.")] = None,
+    conversation: Annotated[
+        str | None, typer.Option(help="Conversation template: v1, mistral_instruct, v0_med, ...")
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(help="pad, crop or anyres, against what config.json says.")
+    ] = None,
+) -> None:
+    """Turn an original LLaVA or LLaVA-Med checkpoint into a Hugging Face folder, exactly.
+
+    \b
+    medkit import llava-v1.5-7b --out models/llava --tower openai/clip-vit-large-patch14-336
+    medkit import llava-lora --base vicuna-7b-v1.5 --out models/llava-lora
+    """
+    from rich.console import Console
+
+    from .models.original.convert import import_original
+    from .tables import import_table
+
+    summary = import_original(folder, out, base=base, tower=tower, conversation=conversation, fit=fit)
+    console = Console()
+    console.print(import_table(summary))
+    console.print(f"Model: {out} (a recipe's base: {out})", highlight=False)
+
+
 @new_app.command("recipe")
 def new_recipe(
     name: str,

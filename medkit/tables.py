@@ -37,6 +37,24 @@ def plan_table(found: Sequence[State], title: str = "") -> RenderableType:
     return table
 
 
+def import_table(summary: dict[str, Any]) -> RenderableType:
+    """Gives what an import or export found and decided, and what a person should know."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column("what", style="dim", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    for name, value in summary.items():
+        if name == "bytes":
+            table.add_row("size", f"{value / 1e9:.3g} GB")
+        elif name == "notes":
+            for note in value:
+                table.add_row("note", Text(note, style="yellow"))
+        else:
+            table.add_row(
+                name.replace("_", " "), Text(f"{value:,}" if isinstance(value, int) else str(value))
+            )
+    return table
+
+
 def closing_table(folder: Path, steps: Sequence[Step]) -> RenderableType:
     """Gives accuracy with its interval for the base and each stage on each benchmark."""
     order = [str(step.settings["name"]) for step in steps if step.verb == "evaluate"]

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from typer.main import get_command
 
 from medkit.cards import models
+from medkit.cli import app
 from medkit.readers import READERS
 from medkit.teacher import card as teacher_card
 
@@ -78,3 +80,13 @@ def test_links_inside_the_page_lead_to_headings() -> None:
         head.strip().lower().replace(" ", "-") for head in re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)
     }
     assert set(re.findall(r"\]\(#([\w-]+)\)", PAGE)) <= headings
+
+
+def test_the_checkpoint_page_shows_options_that_exist() -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "bring-your-checkpoint.md").read_text()
+    commands = re.findall(r"`medkit import ([^`]*)`", page)
+    assert len(commands) >= 7
+    known = {option for one in get_command(app).commands["import"].params for option in one.opts}  # type: ignore[attr-defined]
+    for command in commands:
+        assert set(re.findall(r"--[\w-]+", command)) <= known, command
+        assert "--out" in command

@@ -26,11 +26,15 @@ class Contract:
             LLaVA-1.5), ``crop`` (the processor crops), ``stretch`` (the processor resizes freely).
         mean_colour: RGB 0..255 used for padding and for the blank-image control.
         provenance: Recipe, stage, samples seen, hashes: for people and reports, not read by code.
+        conversation: Name of the conversation template that the checkpoint came with, "" when unknown.
+        stop: Texts that end an answer besides the end token.
     """
 
     fit: str = "pad"
     mean_colour: tuple[int, int, int] = (122, 116, 104)
     provenance: dict[str, Any] = field(default_factory=dict)
+    conversation: str = ""
+    stop: list[str] = field(default_factory=list)
 
 
 def prepare_image(image: Image.Image, contract: Contract) -> Image.Image:
