@@ -134,6 +134,9 @@ def explain(variant: Variant, row: dict[str, Any]) -> str:
             encoded(variant, messages_of(turns))
         except UnfitSample:
             return "equal"  # neither takes the conversation
+        roles = [turn["from"] for turn in turns]
+        if roles != ["human", "gpt"] * (len(roles) // 2) + ["human"] * (len(roles) % 2):
+            return "refuses_unpaired_turns"
         raise AssertionError("the reference raises and medkit takes it")
     led = turns[0]["from"] == "gpt"
     messages = messages_of(turns[led:])
@@ -172,6 +175,8 @@ def _named(variant: Variant, row: dict[str, Any], labels: list[int]) -> Iterator
         yield "v0_mask_slides"
     elif variant.template == "qwen_1_5" and row["labels"] == _specials(variant, row, labels):
         yield "qwen_trains_specials"
+    elif variant.template == "chatml_direct" and row["labels"] == _without_ends(variant, row):
+        yield "chatml_direct_never_adds_up"
     elif all(label == IGNORE for label in row["labels"]) and "mismatch" in str(row.get("reference_prints")):
         yield from _masked_whole(variant, row)
 
@@ -185,9 +190,7 @@ def _masked_whole(variant: Variant, row: dict[str, Any]) -> Iterator[str]:
         "mistral_instruct": ["[/INST] ", "</s>"],
         "mpt": ["<|im_end|>"],
     }
-    if variant.template == "chatml_direct":
-        yield "chatml_direct_never_adds_up"
-    elif row["conversations"][-1]["from"] == "human":
+    if row["conversations"][-1]["from"] == "human":
         yield "trailing_question_masks_all"
     elif any(word in text for word in separators.get(variant.template, [])):
         yield "separator_in_text_masks_all"
@@ -223,6 +226,30 @@ def _sliding(variant: Variant, row: dict[str, Any]) -> list[int]:
         if speaker != "gpt":
             labels[at + 2 * (speaker == "human") : at + length] = IGNORE
         at += length
+    return labels.tolist()
+
+
+def _without_ends(variant: Variant, row: dict[str, Any]) -> list[int]:
+    """Gives the reference's labels where it counts a header one short and a round without its end mark.
+
+    The sum of rounds then misses the length; below the longest length that masks everything.
+    """
+    end, header = "<|im_end|>", "<|im_start|>assistant\n"
+    pieces = row["prompt"].split(end)
+    rounds = [end.join(pieces[:3]), *(end.join(pieces[at : at + 2]) for at in range(3, len(pieces), 2))]
+    later = int(variant.meta["tokenizer_legacy"] is False)
+    labels, at = np.array(row["input_ids"]), 0
+    for number, text in enumerate(rounds):
+        parts = text.split(end + header)
+        if len(parts) != 2:
+            break
+        more = later * (number > 0)
+        asked = len(variant.pieces(parts[0] + end + header)) - 1 + more
+        labels[at : at + asked] = IGNORE
+        at += len(variant.pieces(text)) + more
+    labels[at:] = IGNORE
+    if at < variant.meta["model_max_length"] and at != len(labels):
+        labels[:] = IGNORE
     return labels.tolist()
 
 
