@@ -102,6 +102,11 @@ def turns_of(row: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**turn, "value": text} for turn, text in zip(row["conversations"], values, strict=True)]
 
 
+def leads(variant: Variant, row: dict[str, Any]) -> bool:
+    """Says whether the reference skips a row's first turn, an answer; the v0 templates skip nothing."""
+    return row["conversations"][0]["from"] == "gpt" and variant.template not in ("v0", "v0_med")
+
+
 def messages_of(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Reads turns with medkit's own reader."""
     images = [f"{number}.png" for number in range(sum(turn["value"].count("<image>") for turn in turns))]
@@ -138,7 +143,7 @@ def explain(variant: Variant, row: dict[str, Any]) -> str:
         if roles != ["human", "gpt"] * (len(roles) // 2) + ["human"] * (len(roles) % 2):
             return "refuses_unpaired_turns"
         raise AssertionError("the reference raises and medkit takes it")
-    led = turns[0]["from"] == "gpt"
+    led = leads(variant, row)
     messages = messages_of(turns[led:])
     limit = variant.meta["model_max_length"]
     ids = ids_of(variant, messages)
@@ -198,6 +203,9 @@ def _masked_whole(variant: Variant, row: dict[str, Any]) -> Iterator[str]:
 
 def _refused(reason: str, row: dict[str, Any]) -> str:
     text = "".join(turn["value"] for turn in row["conversations"])
+    if reason == "the conversation begins with an answer":
+        assert row["conversations"][0]["from"] == "gpt"
+        return "leading_answer_dropped"
     if reason == "an answer is empty":
         assert any(turn["from"] == "gpt" and not turn["value"].strip() for turn in row["conversations"])
         return "empty_answer"
@@ -260,7 +268,9 @@ def _specials(variant: Variant, row: dict[str, Any], labels: list[int]) -> list[
     (newline,) = tokenizer("\n")["input_ids"]
     header = tokenizer("<|im_start|>assistant\n")["input_ids"]
     ids = row["input_ids"]
-    trained = [label != IGNORE or token in {*marks, newline} for label, token in zip(labels, ids, strict=True)]
+    trained = [
+        label != IGNORE or token in {*marks, newline} for label, token in zip(labels, ids, strict=True)
+    ]
     for at in range(len(ids) - len(header) + 1):
         if ids[at : at + len(header)] == header:
             trained[at : at + len(header)] = [True] * len(header)

@@ -98,7 +98,10 @@ def test_generation_starts_from_a_prefix_of_what_was_trained(name):
 
 def test_pictures_are_written_as_asked_and_only_the_first_stand_on_their_own_line():
     marks = {"image": "<im_patch>", "start": "<im_start>", "end": "<im_end>"}
-    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "and "}, {"type": "image"}]}
+    turn = {
+        "role": "user",
+        "content": [{"type": "image"}, {"type": "text", "text": "and "}, {"type": "image"}],
+    }
     text, _ = _render("v0_med", [NO_SYSTEM, turn], **marks)
     assert text == "### Human: <im_start><im_patch><im_end>\nand <im_start><im_patch><im_end>\n### "
     assert _render("v1", [NO_SYSTEM, user_turn("", images=2)])[0] == "USER: <image>\n<image> "

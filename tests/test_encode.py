@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from tiny_training import build_family
@@ -155,8 +157,6 @@ def test_a_sample_of_exactly_the_longest_length_is_kept(_processors):
 
 
 def _with_template(processor, template: str):
-    import copy
-
     other = copy.copy(processor)
     other.chat_template = template
     return other
@@ -197,7 +197,9 @@ def test_the_oldest_questions_are_left_out_until_the_conversation_fits(_processo
     fits, left_out = encode_within(processor, talk, [(32, 32)], Limit(len(whole.ids), drop_turns=True))
     assert left_out == 0
     assert fits.ids.tolist() == whole.ids.tolist()
-    one_less, left_out = encode_within(processor, talk, [(32, 32)], Limit(len(whole.ids) - 1, drop_turns=True))
+    one_less, left_out = encode_within(
+        processor, talk, [(32, 32)], Limit(len(whole.ids) - 1, drop_turns=True)
+    )
     assert left_out == 1
     kept = [system, user_turn("how many squares are there?", images=1), *TALK[3:]]
     assert one_less.ids.tolist() == encode(processor, kept, [(32, 32)], 512).ids.tolist()
@@ -214,7 +216,12 @@ def test_the_oldest_questions_are_left_out_until_the_conversation_fits(_processo
 
 def test_pictures_of_left_out_questions_stay_in_order(_processors):
     processor = _processors["llava"]
-    talk = [user_turn("it?", images=1), assistant_turn("red"), user_turn("and it?", images=1), assistant_turn("no")]
+    talk = [
+        user_turn("it?", images=1),
+        assistant_turn("red"),
+        user_turn("and it?", images=1),
+        assistant_turn("no"),
+    ]
     length = len(encode(processor, talk, [(32, 32)] * 2, 512).ids)
     shorter, left_out = encode_within(processor, talk, [(32, 32)] * 2, Limit(length - 1, drop_turns=True))
     assert left_out == 1
@@ -226,3 +233,30 @@ def test_a_trailing_question_alone_is_never_what_is_left(_processors):
     talk = [*TALK[:2], user_turn("why?")]
     with pytest.raises(TooLong):
         encode_within(_processors["llava"], talk, [(32, 32)], Limit(20, drop_turns=True))
+
+
+def test_pictures_whose_shape_the_processor_cannot_take_make_the_sample_unfit(_processors):
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    cropping = copy.copy(_processors["llava"])
+    cropping.image_processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    assert encode(cropping, TALK[:2], [(3200, 32)], 512).supervised == 2
+    with pytest.raises(UnfitSample, match="a picture of 1x101 px is too narrow to be cropped"):
+        encode(cropping, TALK[:2], [(1, 101)], 512)
+    # AnyRes resizes by the grid, so a narrow picture costs nothing there
+    assert encode(_processors["llava_next"], TALK[:2], [(1, 500)], 512).supervised == 2
+
+
+def test_what_the_processor_refuses_makes_the_sample_unfit(_processors):
+    broken = copy.copy(_processors["llava"])
+
+    class Refusing(type(broken)):
+        def __call__(self, *args, **kwargs):
+            raise ValueError("height and width must be > 0")
+
+    broken.__class__ = Refusing
+    reason = r"the processor refuses the sample \(pictures: 9x9 px\): height and width must be > 0"
+    with pytest.raises(UnfitSample, match=reason):
+        encode(broken, TALK[:2], [(9, 9)], 512)

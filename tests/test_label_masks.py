@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reference_masks import encoded, explain, ids_of, messages_of, reference, turns_of, variants
+from reference_masks import encoded, explain, ids_of, leads, messages_of, reference, turns_of, variants
 
 from medkit.readers.llava_json import images_first
 from medkit.sample import text_of
@@ -36,7 +36,7 @@ def test_prompts_are_those_of_the_original_code(variant):
         if row.get("prompt") is None:
             continue
         turns = turns_of(row)
-        messages = messages_of(turns[turns[0]["from"] == "gpt" :])
+        messages = messages_of(turns[leads(variant, row) :])
         text = variant.processor.apply_chat_template(messages, tokenize=False)
         marker = variant.processor.image_token
         assert text.replace(marker, marker * (16 if variant.marked else 1)) == row["prompt"], row["id"]

@@ -79,4 +79,3 @@ def load_tokenizer(
         clean_up_tokenization_spaces=False,
         extra_special_tokens={"image_token": image},
     )
-

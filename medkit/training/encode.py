@@ -21,6 +21,7 @@ from ..sample import text_of
 
 IGNORE = -100
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
+NARROWEST = 100  # long side to short: resized by its short side, a narrower picture takes gigabytes
 TAGGED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -104,6 +105,7 @@ def encode(
     if parts != len(image_sizes):
         raise UnfitSample(f"{parts} image parts but {len(image_sizes)} images")
     _refuse_reserved(tokenizer, messages)
+    _refuse_shapes(processor, image_sizes)
     try:
         text = processor.apply_chat_template(messages, tokenize=False)
         spans = _answer_spans(processor, messages, text)
@@ -111,10 +113,16 @@ def encode(
         raise UnfitSample(f"the chat template refuses the turns: {error}") from error
     stand_ins = [Image.new("RGB", size) for size in image_sizes]
     # the template writes <s> itself where the family wants one
-    encoded = processor(
-        text=[text], images=stand_ins or None, add_special_tokens=not _starts_with_bos(tokenizer, text),
-        return_offsets_mapping=True, return_text_replacement_offsets=True,
-    )  # fmt: skip
+    try:
+        encoded = processor(
+            text=[text], images=stand_ins or None, add_special_tokens=not _starts_with_bos(tokenizer, text),
+            return_offsets_mapping=True, return_text_replacement_offsets=True,
+        )  # fmt: skip
+    except (ValueError, ZeroDivisionError) as error:
+        shapes = ", ".join(f"{width}x{height} px" for width, height in image_sizes)
+        raise UnfitSample(
+            f"the processor refuses the sample (pictures: {shapes or 'none'}): {error}"
+        ) from error
     ids = np.asarray(encoded["input_ids"][0], dtype=np.int32)
     if len(ids) > max_tokens:
         raise TooLong(f"{len(ids)} tokens exceed max_tokens {max_tokens}")
@@ -213,10 +221,10 @@ def _tagged_ends(processor: Any, messages: list[dict[str, Any]]) -> list[int]:
     if not isinstance(template, str) or not TAGGED.search(template):
         return []
     special = getattr(processor, "tokenizer", processor).special_tokens_map
-    _, ends = render_jinja_template(
+    rendered: Any = render_jinja_template(
         [messages], chat_template=template, return_assistant_tokens_mask=True, **special
     )
-    return [end for _, end in ends[0]]
+    return [end for _, end in rendered[1][0]]
 
 
 def _expand(spans: list[tuple[int, int]], replaced: list[dict[str, Any]]) -> list[tuple[int, int]]:
@@ -273,6 +281,18 @@ def _refuse_reserved(tokenizer: Any, messages: list[dict[str, Any]]) -> None:
     for token in tokenizer.all_special_tokens:
         if token in text:
             raise UnfitSample(f"the text holds the reserved token {token}")
+
+
+def _refuse_shapes(processor: Any, image_sizes: list[tuple[int, int]]) -> None:
+    """Refuses pictures so narrow that a processor which resizes by the short side would make them huge."""
+    image_processor = getattr(processor, "image_processor", None)
+    size = getattr(image_processor, "size", None) or {}
+    tiled = getattr(image_processor, "image_grid_pinpoints", None)
+    if tiled or not size.get("shortest_edge") or size.get("longest_edge"):
+        return
+    for width, height in image_sizes:
+        if max(width, height) > NARROWEST * min(width, height):
+            raise UnfitSample(f"a picture of {width}x{height} px is too narrow to be cropped")
 
 
 def _starts_with_bos(tokenizer: Any, text: str) -> bool:
