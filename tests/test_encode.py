@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from tiny_training import build_family
 
 from medkit.sample import assistant_turn, user_turn
-from medkit.training.encode import IGNORE, UnfitSample, encode, render_prompt
+from medkit.training.encode import IGNORE, Limit, TooLong, UnfitSample, encode, encode_within, render_prompt
 
 FAMILIES = ("llava", "llava_next", "idefics3")
 TALK = [
@@ -126,6 +128,19 @@ def test_there_is_one_first_token(_processors):
             512,
             "the text holds the reserved token <image>",
         ),
+        ([*TALK[:2], user_turn("it?"), assistant_turn(" ")], [(32, 32)], 512, "an answer is empty"),
+        (
+            [user_turn("it?"), {"role": "assistant", "content": [{"type": "image"}]}],
+            [(32, 32)],
+            512,
+            "an answer holds a picture",
+        ),
+        (
+            [{"role": "system", "content": [{"type": "text", "text": "x"}]}, TALK[1]],
+            [],
+            512,
+            "the conversation begins with an answer",
+        ),
         ([user_turn("it?"), assistant_turn("no</s>yes")], [], 512, "the text holds the reserved token </s>"),
     ],
 )
@@ -142,8 +157,6 @@ def test_a_sample_of_exactly_the_longest_length_is_kept(_processors):
 
 
 def _with_template(processor, template: str):
-    import copy
-
     other = copy.copy(processor)
     other.chat_template = template
     return other
@@ -174,3 +187,76 @@ def test_a_header_that_shares_a_token_with_the_answer_is_refused(_processors):
     talk = [user_turn("is there a red circle?"), assistant_turn("yes")]
     with pytest.raises(UnfitSample, match="reaches into the header"):
         encode(_with_template(_processors["llava"], spaced), talk, [], 512)
+
+
+def test_the_oldest_questions_are_left_out_until_the_conversation_fits(_processors):
+    processor = _processors["llava"]
+    system = {"role": "system", "content": [{"type": "text", "text": "Answer briefly."}]}
+    talk = [system, *TALK]
+    whole = encode(processor, talk, [(32, 32)], 512)
+    fits, left_out = encode_within(processor, talk, [(32, 32)], Limit(len(whole.ids), drop_turns=True))
+    assert left_out == 0
+    assert fits.ids.tolist() == whole.ids.tolist()
+    one_less, left_out = encode_within(
+        processor, talk, [(32, 32)], Limit(len(whole.ids) - 1, drop_turns=True)
+    )
+    assert left_out == 1
+    kept = [system, user_turn("how many squares are there?", images=1), *TALK[3:]]
+    assert one_less.ids.tolist() == encode(processor, kept, [(32, 32)], 512).ids.tolist()
+    assert (one_less.ids == processor.image_token_id).sum() == 16
+    assert _learnt(processor, one_less) == " 3</s> (not sure) blue, or\n\ngreen</s>"
+    last = [system, user_turn("what colour is it?", images=1), TALK[5]]
+    least = len(encode(processor, last, [(32, 32)], 512).ids)
+    assert encode_within(processor, talk, [(32, 32)], Limit(least, drop_turns=True))[1] == 2
+    with pytest.raises(TooLong):
+        encode_within(processor, talk, [(32, 32)], Limit(least - 1, drop_turns=True))
+    with pytest.raises(TooLong):
+        encode_within(processor, talk, [(32, 32)], Limit(len(whole.ids) - 1))
+
+
+def test_pictures_of_left_out_questions_stay_in_order(_processors):
+    processor = _processors["llava"]
+    talk = [
+        user_turn("it?", images=1),
+        assistant_turn("red"),
+        user_turn("and it?", images=1),
+        assistant_turn("no"),
+    ]
+    length = len(encode(processor, talk, [(32, 32)] * 2, 512).ids)
+    shorter, left_out = encode_within(processor, talk, [(32, 32)] * 2, Limit(length - 1, drop_turns=True))
+    assert left_out == 1
+    assert (shorter.ids == processor.image_token_id).sum() == 32
+    assert _learnt(processor, shorter) == " no</s>"
+
+
+def test_a_trailing_question_alone_is_never_what_is_left(_processors):
+    talk = [*TALK[:2], user_turn("why?")]
+    with pytest.raises(TooLong):
+        encode_within(_processors["llava"], talk, [(32, 32)], Limit(20, drop_turns=True))
+
+
+def test_pictures_whose_shape_the_processor_cannot_take_make_the_sample_unfit(_processors):
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    cropping = copy.copy(_processors["llava"])
+    cropping.image_processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    assert encode(cropping, TALK[:2], [(3200, 32)], 512).supervised == 2
+    with pytest.raises(UnfitSample, match="a picture of 1x101 px is too narrow to be cropped"):
+        encode(cropping, TALK[:2], [(1, 101)], 512)
+    # AnyRes resizes by the grid, so a narrow picture costs nothing there
+    assert encode(_processors["llava_next"], TALK[:2], [(1, 500)], 512).supervised == 2
+
+
+def test_what_the_processor_refuses_makes_the_sample_unfit(_processors):
+    broken = copy.copy(_processors["llava"])
+
+    class Refusing(type(broken)):
+        def __call__(self, *args, **kwargs):
+            raise ValueError("height and width must be > 0")
+
+    broken.__class__ = Refusing
+    reason = r"the processor refuses the sample \(pictures: 9x9 px\): height and width must be > 0"
+    with pytest.raises(UnfitSample, match=reason):
+        encode(broken, TALK[:2], [(9, 9)], 512)

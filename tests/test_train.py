@@ -181,6 +181,27 @@ def test_samples_that_cannot_be_trained_on_are_in_the_ledger(_folder, tmp_path):
     assert rows[2]["reason"] == "the text holds the reserved token <image>"
 
 
+def test_questions_that_were_left_out_are_in_the_ledger(_folder, tmp_path):
+    talk = [
+        user_turn("it? " * 40, images=1),
+        assistant_turn("red"),
+        user_turn("is it?"),
+        assistant_turn("no"),
+    ]
+    with DatasetWriter(tmp_path / "data", "talks") as writer:
+        ref = writer.add_image(np.zeros((32, 32, 3), dtype=np.uint8))
+        source = {"kind": "conversation", "split": "train"}
+        writer.add(Sample("talk", talk, [ref], {}, source))
+    inputs = {"data": tmp_path / "data"}
+    result = _train(_folder, tmp_path / "out", inputs, batch=1, max_tokens=60, too_long="drop_turns")
+    assert (result["samples"], result["dropped"], result["shortened"]) == (1, 0, 1)
+    assert json.loads((tmp_path / "out" / "ledger.jsonl").read_text()) == {
+        "record": "talk",
+        "fate": "shortened",
+        "reason": "1 oldest questions left out to fit max_tokens 60",
+    }
+
+
 def test_a_batch_without_a_picture_is_trained_on(_folder, tmp_path):
     result = _train(_folder, tmp_path / "out", {"data": _mixed(tmp_path / "data")}, batch=1, max_tokens=200)
     assert result["steps"] == 2

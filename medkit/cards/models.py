@@ -59,6 +59,7 @@ class Stage(Card):
             ``shift`` (moved and scaled a little), ``colour``.
         validate_every: Steps between two validation losses; ``patience`` without a gain stop the stage.
         max_tokens: Longest sample, or packed sequence, in tokens, image tokens included.
+        too_long: What becomes of a longer conversation; ``drop_turns`` leaves out its oldest questions.
         turns: ``apart`` learns every question of a conversation as if it were asked alone.
         pack: Samples of the same pictures share one sequence and see nothing of each other.
         save_dtype: Type of a full checkpoint on disk; the type in memory when left out.
@@ -90,6 +91,7 @@ class Stage(Card):
     checkpoint_every: Positive | None = None
     gradient_checkpointing: bool = False
     max_tokens: Positive = 2048
+    too_long: Literal["reject", "drop_turns"] = "reject"
     turns: Literal["together", "apart"] = "together"
     pack: bool = False
     save_dtype: Literal["float32", "bfloat16", "float16"] | None = None

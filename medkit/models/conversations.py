@@ -122,6 +122,7 @@ _INST = """\
 {%- for turn in told.turns -%}
 {%- set text = body(turn['content']) -%}
 {%- if turn['role'] == 'user' -%}
+{%- if loop.first and not text -%}{{ raise_exception('the first question is empty') }}{%- endif -%}
 {%- if loop.first and told.system -%}
 {%- set text = '<<SYS>>\\n' + told.system + '\\n<</SYS>>\\n\\n' + text -%}
 {%- endif -%}

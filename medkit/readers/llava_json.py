@@ -82,9 +82,9 @@ def _record(root: Path, sample: Sample, split: str | None, options: dict[str, An
 
 
 def images_first(message: dict[str, Any]) -> dict[str, Any]:
-    """Moves a turn's pictures before its text, where every LLaVA-type template expects them."""
+    """Moves a turn's pictures before its text, stripped, as the original code does before training."""
     pictures = [part for part in message["content"] if part["type"] == "image"]
     if not pictures:
         return message
-    text = "".join(part.get("text", "") for part in message["content"] if part["type"] == "text").strip("\n")
+    text = "".join(part.get("text", "") for part in message["content"] if part["type"] == "text").strip()
     return {"role": message["role"], "content": [*pictures, {"type": "text", "text": text}]}

@@ -20,7 +20,7 @@ from ..progress import bar
 from ..sample import Sample, text_of
 from ..store import Dataset, open_dataset
 from .batches import Move, augment_image, draw_move
-from .encode import IGNORE, Encoded, UnfitSample, encode
+from .encode import IGNORE, Encoded, Limit, UnfitSample, encode_within
 from .pack import pack, refuse_unpackable, single_turns, takes_turns
 
 WORDLESS = Encoded(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int32))
@@ -120,7 +120,7 @@ class ExampleSet:
         loaded: Processor and contract of the checkpoint.
         datasets: Opened dataset folders.
         samples: (dataset number, sample) pairs.
-        max_tokens: Longest sequence.
+        limit: Longest sequence in tokens, and what becomes of a longer sample (refused where a number).
         augment: Kinds of picture variation, [] for none.
         seed: Of the variation.
         wordless: The pictures and facts alone are trained on; text is not encoded.
@@ -131,45 +131,51 @@ class ExampleSet:
         kept: Their samples, in the same order, boxes as the model sees them; only when wordless, for their text
             and facts are large.
         dropped: Ledger rows of what can't.
+        shortened: Ledger rows of conversations that lost their oldest questions.
     """
 
     def __init__(
-        self, loaded: Loaded, datasets: list[Dataset], samples: list[tuple[int, Sample]], max_tokens: int,
-        augment: list[str], seed: int, wordless: bool = False, packed: bool = False,
+        self, loaded: Loaded, datasets: list[Dataset], samples: list[tuple[int, Sample]],
+        limit: Limit | int, augment: list[str], seed: int, wordless: bool = False, packed: bool = False,
     ):  # fmt: skip
         self.loaded, self.datasets, self.augment, self.seed = loaded, datasets, augment, seed
         self.packed = packed
+        limit = limit if isinstance(limit, Limit) else Limit(limit)
         self.examples: list[Example] = []
         self.kept: list[Sample] = []
         self.dropped: list[dict[str, str]] = []
+        self.shortened: list[dict[str, str]] = []
         self._pixels: OrderedDict[str, dict[str, torch.Tensor]] = OrderedDict()
         self._cached_bytes = 0
         self._sizes: dict[str, tuple[int, int]] = {}
-        self._encoded: dict[str, Encoded] = {}
+        self._encoded: dict[str, tuple[Encoded, int]] = {}
         self._side = _model_side(loaded.processor.image_processor)
         with bar("encoding", len(samples)) as progress:
             for number, sample in samples:
-                self._take(number, sample, max_tokens, wordless)
+                self._take(number, sample, limit, wordless)
                 progress.advance()
         self._encoded.clear()
         if packed:
-            self.examples = self._pack(max_tokens)
+            self.examples = self._pack(limit.tokens)
         if samples and not self.examples:
             raise TrainingError(
                 f"none of {len(samples)} samples can be trained on; first reason: {self.dropped[0]['reason']}"
             )
 
-    def _take(self, number: int, sample: Sample, max_tokens: int, wordless: bool) -> None:
+    def _take(self, number: int, sample: Sample, limit: Limit, wordless: bool) -> None:
         """Encodes one sample, or writes down why that can't be."""
         try:
             if wordless:
                 sample = _as_seen(sample, self.datasets[number], self.loaded.contract.fit)
-                encoded = WORDLESS
+                encoded, left_out = WORDLESS, 0
             else:
-                encoded = self._encode(number, sample, max_tokens)
+                encoded, left_out = self._encode(number, sample, limit)
         except UnfitSample as reason:
             self.dropped.append({"record": sample.id, "fate": "rejected", "reason": str(reason)})
             return
+        if left_out:
+            reason = f"{left_out} oldest questions left out to fit max_tokens {limit.tokens}"
+            self.shortened.append({"record": sample.id, "fate": "shortened", "reason": reason})
         text = ""
         if wordless:
             self.kept.append(sample)
@@ -178,7 +184,7 @@ class ExampleSet:
             text = " ".join(text_of(message) for message in sample.messages).lower()
         self.examples.append(Example(number, tuple(sample.images), encoded, text))
 
-    def _encode(self, number: int, sample: Sample, max_tokens: int) -> Encoded:
+    def _encode(self, number: int, sample: Sample, limit: Limit) -> tuple[Encoded, int]:
         for ref in sample.images:
             if ref not in self._sizes:
                 blank = Image.new("RGB", self.datasets[number].image_size(ref))
@@ -189,7 +195,7 @@ class ExampleSet:
         if key not in self._encoded:
             if len(self._encoded) >= REMEMBERED:
                 self._encoded.clear()
-            self._encoded[key] = encode(self.loaded.processor, sample.messages, shapes, max_tokens)
+            self._encoded[key] = encode_within(self.loaded.processor, sample.messages, shapes, limit)
         return self._encoded[key]
 
     def _pack(self, max_tokens: int) -> list[Example]:
@@ -355,6 +361,6 @@ def _padded(rows: list[np.ndarray], length: int, fill: int) -> torch.Tensor:
     return torch.from_numpy(out)
 
 
-def write_dropped(rows: list[dict[str, str]], path: Path) -> None:
-    """Writes the ledger of samples that could not be trained on."""
+def write_ledger(rows: list[dict[str, str]], path: Path) -> None:
+    """Writes the ledger of samples that could not be trained on, or not on all of."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

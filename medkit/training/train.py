@@ -16,7 +16,8 @@ from ..errors import TrainingError
 from ..models.adapters import make_trainable
 from ..models.contract import Contract
 from ..models.load import Loaded, load_model, pick_device, pick_precision, save_model
-from .examples import ExampleSet, gather_samples, part_of_pass, take_apart, write_dropped
+from .encode import Limit
+from .examples import ExampleSet, gather_samples, part_of_pass, take_apart, write_ledger
 from .launch import launch
 from .loop import VALIDATION_LIMIT, LoopSettings, Progress, run_loop
 from .objectives import AnswerObjective, SeeObjective, names_places, see_heads
@@ -61,7 +62,7 @@ def train(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
     groups = make_trainable(loaded, rates, settings["adapter"])
     if settings.get("gradient_checkpointing"):
         loaded.base_model.gradient_checkpointing_enable({"use_reentrant": False})
-    objective, validation, dropped = _objectives(settings, inputs, loaded)
+    objective, validation, ledger = _objectives(settings, inputs, loaded)
     objective.to(accelerator.device)
     if accelerator.ddp_handler is not None:
         # a tower's last layers get no gradient, and nothing of it does in a batch without pictures
@@ -79,9 +80,9 @@ def train(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
     loop = LoopSettings(seed=settings["seed"], **stepping)
     progress = run_loop(accelerator, objective, validation, optimizers, loop, out)
     trainable = {part: sum(p.numel() for p in parameters) for part, parameters in groups.items()}
-    result = _result(progress, objective, validation, trainable, dropped)
+    result = _result(progress, objective, validation, trainable, ledger)
     if accelerator.is_main_process:
-        write_dropped(dropped, out / "ledger.jsonl")
+        write_ledger(ledger, out / "ledger.jsonl")
         provenance = {
             **loaded.contract.provenance,
             f"stage:{settings['stage']}": _provenance(settings, result),
@@ -136,12 +137,13 @@ def set_threads(threads: str | int) -> None:
 def _objectives(
     settings: dict[str, Any], inputs: dict[str, Path], loaded: Loaded
 ) -> tuple[Any, Any | None, list[dict[str, str]]]:
-    """Makes the training objective, the validation objective (None without samples) and the dropped rows."""
+    """Makes the training objective, the validation objective (None without samples) and the ledger."""
     see = settings["objective"] == "see"
     own = inputs["records"] if see else inputs["data"]
     folders = [own, *([inputs["replay"]] if "replay" in inputs else [])]
     shares = [settings.get("replay", 0.0)] if "replay" in inputs else []
-    seed, kinds, tokens = settings["seed"], settings["on"], settings["max_tokens"]
+    seed, kinds = settings["seed"], settings["on"]
+    limit = Limit(settings["max_tokens"], settings.get("too_long") == "drop_turns")
     augment = list(settings.get("augment") or [])
     datasets, samples = gather_samples(folders, kinds, "train", shares, seed)
     samples = part_of_pass(samples, settings["epochs"], seed, settings.get("pack", False))
@@ -149,13 +151,13 @@ def _objectives(
     if settings.get("turns") == "apart":
         samples, held_out = take_apart(samples), take_apart(held_out)
     packed = settings.get("pack", False)
-    examples = ExampleSet(loaded, datasets, samples, tokens, augment, seed, wordless=see, packed=packed)
+    examples = ExampleSet(loaded, datasets, samples, limit, augment, seed, wordless=see, packed=packed)
     valid = None
     if held_out:
-        valid = ExampleSet(loaded, datasets, held_out, tokens, [], seed, wordless=see, packed=packed)
-    dropped = examples.dropped + (valid.dropped if valid else [])
+        valid = ExampleSet(loaded, datasets, held_out, limit, [], seed, wordless=see, packed=packed)
+    ledger = [row for part in (examples, valid) if part for row in part.dropped + part.shortened]
     if not see:
-        return AnswerObjective(loaded, examples), AnswerObjective(loaded, valid) if valid else None, dropped
+        return AnswerObjective(loaded, examples), AnswerObjective(loaded, valid) if valid else None, ledger
     heads = see_heads(examples.kept, settings.get("places", False))
     if "shift" in augment and any(names_places(sample.facts) for sample in examples.kept):
         raise TrainingError(
@@ -167,7 +169,7 @@ def _objectives(
     if valid:
         check = SeeObjective(loaded, valid, heads)
         check.heads, check.wholes = objective.heads, objective.wholes
-    return objective, check, dropped
+    return objective, check, ledger
 
 
 def _result(
@@ -175,7 +177,7 @@ def _result(
     objective: Any,
     validation: Any | None,
     trainable: dict[str, int],
-    dropped: list[dict[str, str]],
+    ledger: list[dict[str, str]],
 ) -> dict[str, Any]:
     return {
         "model": "model",
@@ -190,7 +192,8 @@ def _result(
         "valid_loss": progress.valid_loss,
         "valid_samples": int(validation.counts.sum()) if validation else 0,
         "trainable": trainable,
-        "dropped": len(dropped),
+        "dropped": sum(row["fate"] == "rejected" for row in ledger),
+        "shortened": sum(row["fate"] == "shortened" for row in ledger),
     }
 
 
