@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 from transformers import LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from medkit.models.conversations import chat_template, resolve
-from medkit.models.tokenizers import load_tokenizer
+from medkit.models.original.tokens import load_tokens
 from medkit.readers.formats import from_row
 from medkit.training.encode import IGNORE, Encoded, TooLong, UnfitSample, encode
 
@@ -57,10 +58,12 @@ class Variant:
     def processor(self) -> Any:
         folder = self.path.parent.parent / "tokenizers" / self.meta["tokenizer"]
         marks = {"image": "<im_patch>", "start": "<im_start>", "end": "<im_end>"} if self.marked else {}
-        added = MED if self.marked else (self.meta["pad"],)
         image = marks.get("image", "<image>")
         old = tuple(int(part) for part in self.meta["versions"]["transformers"].split(".")[:2]) < (4, 34)
-        tokenizer = load_tokenizer(folder, image, added, self.meta["pad"], strips=self.marked and old)
+        config = {"mm_use_im_start_end": self.marked}
+        tokenizer = load_tokens(folder, config, list(MED if self.marked else ())).tokenizer
+        if self.marked and old:
+            _strip_around_added(tokenizer)
         square = {"height": SIDE[0], "width": SIDE[0]}
         return LlavaProcessor(
             CLIPImageProcessorPil(size=square, crop_size=square),
@@ -86,6 +89,15 @@ class Variant:
         return self.processor.tokenizer(text.replace(marker, marker * PATCHES) if self.marked else text)[
             "input_ids"
         ]
+
+
+def _strip_around_added(tokenizer: Any) -> None:
+    """Makes added tokens swallow the white space around them, as slow tokenizers did in the original training."""
+    made = json.loads(tokenizer.backend_tokenizer.to_str())
+    for token in made["added_tokens"]:
+        if token["content"] in MED:
+            token["lstrip"] = token["rstrip"] = True
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(made))
 
 
 def variants() -> list[Variant]:

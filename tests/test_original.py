@@ -177,6 +177,24 @@ def test_token_ids_are_the_originals(fixture: Fixture, out: Path) -> None:
 
 
 @each_fixture
+def test_a_rendered_chat_has_the_same_ids_without_added_tokens(fixture: Fixture, out: Path) -> None:
+    checked = checked_cases(fixture, "conv_mode", "prompt", "messages")
+    for case in checked:
+        loaded = imported(fixture, fit_of(case), out)
+        chat = loaded.processor.apply_chat_template(
+            messages_of(case), add_generation_prompt=True, tokenize=False
+        )
+        assert chat.startswith(loaded.processor.tokenizer.bos_token or ""), (
+            "a server would lose the first token"
+        )
+        plain = chat.removeprefix(loaded.processor.tokenizer.bos_token or "").removeprefix(" ")
+        tokenizer = loaded.processor.tokenizer
+        assert tokenizer(chat, add_special_tokens=False)["input_ids"] == tokenizer(plain)["input_ids"], case[
+            "id"
+        ]
+
+
+@each_fixture
 def test_pixels_are_the_originals(fixture: Fixture, out: Path) -> None:
     checked = checked_cases(fixture, "prompt", "pixel_values", "images")
     for case in checked:

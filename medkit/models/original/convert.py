@@ -29,7 +29,7 @@ from .names import EMBEDDING, HEAD, NEWLINE, bare, in_memory, is_buffer, kind_of
 from .picture import Picture, make_processor, picture_policy
 from .projector import Projector, read_projector
 from .read import Weights, read_whole, write_weights
-from .tokens import END, PATCH, START, Tokens, find_tokenizer, load_tokens
+from .tokens import END, PATCH, START, Tokens, beginning_written, find_tokenizer, load_tokens
 from .tower import Tower, find_folder, find_tower
 
 TEXT_KEYS = {"rope_theta", "rope_scaling"}  # transformers 5 folds them into rope_parameters
@@ -356,7 +356,9 @@ def _summary(parts: Parts, config: Any, types: Counter[torch.dtype], size: int) 
 def _write_rest(partial: Path, parts: Parts, config: Any, summary: dict[str, Any]) -> None:
     tokens, picture = parts.tokens, parts.picture
     config.save_pretrained(partial)
-    template = chat_template(parts.conversation, tokens.image, tokens.start, tokens.end)
+    template = beginning_written(
+        chat_template(parts.conversation, tokens.image, tokens.start, tokens.end), tokens.tokenizer
+    )
     make_processor(picture, tokens, config, template).save_pretrained(partial)
     ids: dict[str, Any] = {
         "bos_token_id": tokens.tokenizer.bos_token_id,

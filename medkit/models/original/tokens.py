@@ -21,6 +21,7 @@ from .sentencepiece_file import BPE, BYTE, CONTROL, SPACE, UNKNOWN, USER_DEFINED
 
 IMAGE, PATCH, START, END = "<image>", "<im_patch>", "<im_start>", "<im_end>"
 FILES = ("tokenizer.model", "tokenizer.json", "vocab.json")
+BEGINNINGS = ("A chat", "[INST] What", "### Human: What", "What")  # of the templates' texts
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -79,6 +80,29 @@ def find_tokenizer(folders: list[Path]) -> Path | None:
         if any((folder / name).is_file() for name in FILES):
             return folder
     return None
+
+
+def beginning_written(template: str, tokenizer: PreTrainedTokenizerFast) -> str:
+    """Gives a chat template that writes the first token itself, where the tokenizer would add it.
+
+    Servers tokenise a rendered chat without adding tokens, so a first token that only the tokenizer adds would
+    be lost there. A template that can't write it without other ids is left as it is.
+
+    Args:
+        template: Chat template that does not write the first token.
+        tokenizer: The checkpoint's tokenizer.
+    """
+    first = tokenizer.bos_token
+    if not first or tokenizer("")["input_ids"][:1] != [tokenizer.bos_token_id]:
+        return template
+    for gap in ("", " "):  # the space is what some tokenizers put before a text's first word by themselves
+        wanted = [tokenizer(text)["input_ids"] for text in BEGINNINGS]
+        written = [
+            tokenizer(first + gap + text, add_special_tokens=False)["input_ids"] for text in BEGINNINGS
+        ]
+        if written == wanted:
+            return "{{ bos_token + '" + gap + "' }}" + template
+    return template
 
 
 def _from_sentencepiece(folder: Path, settings: dict[str, Any], new: list[str]) -> PreTrainedTokenizerFast:
