@@ -22,7 +22,7 @@ from jinja2 import TemplateError
 from PIL import Image, ImageDraw
 
 from ..errors import ModelError
-from .contract import prepare_image
+from .contract import cut_at_stop, prepare_image
 from .greedy import greedy_config
 from .load import Loaded
 
@@ -265,12 +265,16 @@ def _answered(loaded: Loaded, question: dict[str, Any]) -> dict[str, Any]:
         )
     best = steps.topk(2, dim=-1).values
     told = question.get("token_ids", ids)
+    prefixes = [tokenizer.decode(ids[: n + 1], skip_special_tokens=True) for n in range(len(ids))]
+    stops = [n for n, text in enumerate(prefixes) if any(stop in text for stop in loaded.contract.stop)]
+    ids = ids[: stops[0] + 1] if stops else ids
+    prefixes = [cut_at_stop(text, loaded.contract.stop) for text in prefixes[: len(ids)]]
     return {
         "token_ids": ids,
-        "text": tokenizer.decode(ids, skip_special_tokens=True),
-        "prefixes": [tokenizer.decode(ids[: n + 1], skip_special_tokens=True) for n in range(len(ids))],
-        "log_probs": [float(step[token]) for step, token in zip(steps, told, strict=False)],
-        "margins": [float(margin) for margin in best[:, 0] - best[:, 1]],
+        "text": prefixes[-1] if prefixes else "",
+        "prefixes": prefixes,
+        "log_probs": [float(step[token]) for step, token in zip(steps, told[: len(ids)], strict=False)],
+        "margins": [float(margin) for margin in best[:, 0] - best[:, 1]][: len(ids)],
     }
 
 

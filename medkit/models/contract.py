@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,11 @@ def prepare_image(image: Image.Image, contract: Contract) -> Image.Image:
     square = PillowImage.new("RGB", (side, side), contract.mean_colour)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square
+
+
+def cut_at_stop(text: str, stop: Sequence[str]) -> str:
+    """Gives an answer up to the first of the contract's stop strings."""
+    return text[: min((text.index(end) for end in stop if end in text), default=len(text))]
 
 
 def write_contract(folder: Path, contract: Contract) -> None:

@@ -284,13 +284,13 @@ def _training(story: Story, contract: Contract, told: dict[str, Any]) -> str:
     ]
     for name, summary in story.trained.items():
         settings, result = summary["settings"], summary["result"]
-        rates = ", ".join(f"{part} {rate:g}" for part, rate in settings["train"].items() if rate)
-        adapter = settings["adapter"]["kind"]
-        rank = settings["adapter"].get("rank") if adapter != "full" else None
-        start = story.resolved["curriculum"]["stages"][name].get("start", "base")
+        rates = ", ".join(f"{part} {rate:g}" for part, rate in settings.get("train", {}).items() if rate)
+        adapter = settings.get("adapter", {})
+        kind = adapter.get("kind", UNKNOWN)
+        rank = f", rank {adapter['rank']}" if kind not in ("full", UNKNOWN) and "rank" in adapter else ""
         lines.append(
-            f"| {name} | {start} | {rates} | {settings['epochs']:g} | {settings['batch']} | "
-            f"{result.get('samples_seen', 0):,} | {adapter}{f', rank {rank}' if rank else ''} |"
+            f"| {name} | {settings.get('start', 'base')} | {rates} | {settings.get('epochs', UNKNOWN)} | "
+            f"{settings.get('batch', UNKNOWN)} | {result.get('samples_seen', 0):,} | {kind}{rank} |"
         )
     command = shlex.join(str(word) for word in story.resolved.get("command", []))
     versions = story.resolved.get("versions", {})
