@@ -443,7 +443,7 @@ def run(source, tmp_path):
     folder = make_run(tmp_path / "runs" / "fake")
     shutil.rmtree(folder / "model")
     shutil.copytree(source, folder / "model")
-    shutil.copytree(source, next(folder.glob("*-align")) / "model")
+    shutil.copytree(source, next(folder.glob("[0-9]-align")) / "model")
     path = folder / "resolved.json"
     resolved = json.loads(path.read_text())
     resolved["curriculum"]["stages"] = {"align": {"start": "base"}, "instruct": {"start": "align"}}
@@ -482,7 +482,7 @@ def test_the_card_of_a_run_tells_data_licences_metrics_and_commands(run, tmp_pat
 
 
 def test_the_card_of_a_stage_tells_that_stage(run, tmp_path):
-    stage = next(run.glob("*-align"))
+    stage = next(run.glob("[0-9]-align"))
     export(stage, tmp_path / "bundle")
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "stage `align`" in card and "| 55.0 % (52.0 to 58.0) |" in card
