@@ -114,7 +114,9 @@ CONTRADICTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("change", "message"), CONTRADICTIONS, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("change", "message"), CONTRADICTIONS, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_a_folder_that_contradicts_its_contract_is_refused(folder, change, message):
     change(folder)
     with pytest.raises(ModelError, match=message) as told:
@@ -126,7 +128,9 @@ def test_a_folder_that_contradicts_its_contract_is_refused(folder, change, messa
 def test_tiles_must_be_those_of_the_model(tmp_path):
     loaded = build_family("llava_next", tmp_path / "next")
     grid = [list(pair) for pair in loaded.model.config.image_grid_pinpoints]
-    save_model(loaded, tmp_path / "same", Contract("stretch", tiles={"grid_pinpoints": grid, "newline": True}))
+    save_model(
+        loaded, tmp_path / "same", Contract("stretch", tiles={"grid_pinpoints": grid, "newline": True})
+    )
     again = load_model(tmp_path / "same", "cpu")
     assert again.contract.tiles == {"grid_pinpoints": grid, "newline": True}
     rewrite(tmp_path / "same" / "medkit.json", tiles={"grid_pinpoints": [*grid, [640, 320]], "newline": True})
@@ -153,7 +157,7 @@ def test_evaluation_refuses_such_a_folder(tmp_path):
     rewrite(tmp_path / "model" / "processor_config.json", patch_size=7)
     settings = {"benchmarks": [{"name": "tiny", "controls": []}]}
     (tmp_path / "out").mkdir()
-    with pytest.raises(ModelError, match="patch_size is 7 for the processor and 14 in config.json"):
+    with pytest.raises(ModelError, match=r"patch_size is 7 for the processor and 14 in config\.json"):
         evaluate(settings, {"model": tmp_path / "model", "data": data}, tmp_path / "out")
     assert not (tmp_path / "out" / "scores.json").exists()
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 from fake_run import make_run
 from safetensors.torch import load_file, save_file
-from tiny_training import LORA, RATES, build, build_family, picture
+from tiny_training import LORA, RATES, build_family, picture
 
 from medkit.cli import main
 from medkit.errors import ModelError
@@ -125,7 +125,11 @@ def test_a_bundle_has_the_files_and_names_that_servers_read(bundle):
     assert config["architectures"] == ["LlavaForConditionalGeneration"]
     assert config["dtype"] == config["text_config"]["dtype"] == "float32"
     names = set(load_file(bundle / "model.safetensors"))
-    assert {name.split(".")[0] for name in names} == {"language_model", "vision_tower", "multi_modal_projector"}
+    assert {name.split(".")[0] for name in names} == {
+        "language_model",
+        "vision_tower",
+        "multi_modal_projector",
+    }
     assert "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight" in names
     assert "language_model.model.layers.0.self_attn.q_proj.weight" in names
     pictures = json.loads((bundle / "preprocessor_config.json").read_text())
@@ -139,7 +143,10 @@ def test_a_bundle_has_the_files_and_names_that_servers_read(bundle):
 @pytest.mark.parametrize(
     ("name", "on_disk"),
     [
-        ("model.language_model.layers.0.mlp.up_proj.weight", "language_model.model.layers.0.mlp.up_proj.weight"),
+        (
+            "model.language_model.layers.0.mlp.up_proj.weight",
+            "language_model.model.layers.0.mlp.up_proj.weight",
+        ),
         ("lm_head.weight", "language_model.lm_head.weight"),
         ("model.vision_tower.pre_layrnorm.bias", "vision_tower.vision_model.pre_layrnorm.bias"),
         ("model.vision_tower.vision_model.head.bias", "vision_tower.vision_model.head.bias"),
@@ -208,7 +215,9 @@ def test_a_half_merged_adapter_is_refused(source, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_export_is_refused_when_what_was_written_answers_otherwise(source, tmp_path, monkeypatch, capsys, dtype):
+def test_export_is_refused_when_what_was_written_answers_otherwise(
+    source, tmp_path, monkeypatch, capsys, dtype
+):
     write = export_module.write_checkpoint
 
     def written(loaded, folder, name):
@@ -263,7 +272,7 @@ def test_a_source_that_is_none_is_said(tmp_path):
 
 def test_rounding_that_changes_the_answers_is_refused(source, tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "noise_between", lambda exact, rounded: 0.9)
-    with pytest.raises(ModelError, match="rounding to bfloat16 changes log-probabilities by 0.90 nats"):
+    with pytest.raises(ModelError, match=r"rounding to bfloat16 changes log-probabilities by 0\.90 nats"):
         export(source, tmp_path / "out")
 
 
@@ -325,8 +334,14 @@ def no_padding(folder):
 
 DAMAGES = [
     (lambda folder: damage(folder, "multi_modal_projector"), "'picture': token 1 of .* has log-probability"),
-    (lambda folder: damage(folder, "vision_tower.vision_model.encoder"), "'picture': token . of .* has log-prob"),
-    (lambda folder: damage(folder, "language_model.model.layers", 1.1), "'text': token . of .* has log-probability"),
+    (
+        lambda folder: damage(folder, "vision_tower.vision_model.encoder"),
+        "'picture': token . of .* has log-prob",
+    ),
+    (
+        lambda folder: damage(folder, "language_model.model.layers", 1.1),
+        "'text': token . of .* has log-probability",
+    ),
     (other_template, "'text': the chat template writes"),
     (other_pixels, "'picture': the picture becomes other pixels"),
     (no_padding, "'picture': the picture becomes other pixels"),
@@ -396,29 +411,51 @@ def test_a_broken_canary_is_said(copied, text):
     with pytest.raises(ModelError, match=r"canary\.json: "):
         read_canary(copied)
     (copied / "canary.json").unlink()
-    with pytest.raises(ModelError, match="no canary.json here; `medkit export` writes one"):
+    with pytest.raises(ModelError, match=r"no canary\.json here; `medkit export` writes one"):
         read_canary(copied)
 
 
-def test_the_original_layout_is_written_by_its_room(source, tmp_path, monkeypatch):
+def original_rooms(monkeypatch, change) -> dict:
+    """Stands in for the import and export of original layouts: a copy under another folder, changed or not."""
+    import shutil
+
     seen = {}
 
     def export_original(folder: Path, out: Path) -> dict:
-        seen.update(files={path.name for path in folder.iterdir()})
-        out.mkdir()
-        (out / "config.json").write_text("{}")
+        seen["files"] = {path.name for path in folder.iterdir()}
+        shutil.copytree(folder, out / "inner")
         return {}
 
-    module = types.ModuleType("medkit.models.original.write")
-    module.export_original = export_original  # type: ignore[attr-defined]
+    def import_original(folder: Path, out: Path) -> dict:
+        shutil.copytree(folder / "inner", out)
+        change(out)
+        return {}
+
+    rooms = {"write": export_original, "convert": import_original}
     monkeypatch.setitem(sys.modules, "medkit.models.original", types.ModuleType("medkit.models.original"))
-    monkeypatch.setitem(sys.modules, "medkit.models.original.write", module)
+    for name, function in rooms.items():
+        module = types.ModuleType(f"medkit.models.original.{name}")
+        setattr(module, function.__name__, function)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return seen
+
+
+def test_the_original_layout_is_written_and_read_back_by_its_room(source, tmp_path, monkeypatch):
+    seen = original_rooms(monkeypatch, lambda folder: None)
     told = export(source, tmp_path / "out", layout="llava", dtype="float16")
     assert told["layout"] == "llava"
     assert {"config.json", "model.safetensors", "canary.json"} <= seen["files"]
     left = {path.name for path in (tmp_path / "out").iterdir()}
-    assert left == {"config.json", "medkit.json", "canary.json", "README.md"}
+    assert left == {"inner", "medkit.json", "canary.json", "README.md"}
+    assert "In the layout of the original LLaVA code" in (tmp_path / "out" / "README.md").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_original_layout_that_comes_back_otherwise_is_refused(source, tmp_path, monkeypatch):
+    original_rooms(monkeypatch, lambda folder: damage(folder, "multi_modal_projector"))
+    with pytest.raises(ModelError, match="the original layout, imported again, answers otherwise"):
+        export(source, tmp_path / "out", layout="llava", dtype="float32")
+    assert list(tmp_path.iterdir()) == []
 
 
 def front(text: str) -> dict:
@@ -428,11 +465,18 @@ def front(text: str) -> dict:
 def test_the_card_of_a_model_without_a_run_says_what_is_unknown(bundle):
     card = (bundle / "README.md").read_text()
     head = front(card)
-    assert (head["pipeline_tag"], head["license"], head["license_name"]) == ("image-text-to-text", "other", "unknown")
+    assert (head["pipeline_tag"], head["license"], head["license_name"]) == (
+        "image-text-to-text",
+        "other",
+        "unknown",
+    )
     assert "model-index" not in head and "datasets" not in head
     assert "what it was trained and tested on is not known here" in card
     assert "no evaluation of this checkpoint was found" in card
-    assert json.loads((bundle / "medkit.json").read_text())["licence"] == {"base": "unknown", "data": ["unknown"]}
+    assert json.loads((bundle / "medkit.json").read_text())["licence"] == {
+        "base": "unknown",
+        "data": ["unknown"],
+    }
 
 
 @pytest.fixture
@@ -460,7 +504,11 @@ def test_the_card_of_a_run_tells_data_licences_metrics_and_commands(run, tmp_pat
     export(run, tmp_path / "bundle")
     card = (tmp_path / "bundle" / "README.md").read_text()
     head = front(card)
-    assert (head["license"], head["base_model"], head["datasets"]) == ("llama2", "tiny-general", ["phantom", "scenes"])
+    assert (head["license"], head["base_model"], head["datasets"]) == (
+        "llama2",
+        "tiny-general",
+        ["phantom", "scenes"],
+    )
     result = head["model-index"][0]["results"][0]
     assert result["metrics"] == [
         {"type": "accuracy", "name": "answer (95 % interval 0.9000 to 0.9600)", "value": 0.93}

@@ -244,7 +244,12 @@ VQA_RAD_TOLD = {
 
 @pytest.mark.parametrize(
     ("name", "samples", "told"),
-    [("blood", 5, {"zero-size box": 1}), ("retail", 40, {}), ("sorting", 24, {}), ("vqa-rad", 15, VQA_RAD_TOLD)],
+    [
+        ("blood", 5, {"zero-size box": 1}),
+        ("retail", 40, {}),
+        ("sorting", 24, {}),
+        ("vqa-rad", 15, VQA_RAD_TOLD),
+    ],
 )
 def test_shipped_fixtures_become_datasets(tmp_path, name, samples, told):
     result = ingest({"domain": _shipped(name), "data": str(SHELF / name / "fixture")}, {}, tmp_path / "out")

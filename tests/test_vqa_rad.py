@@ -43,7 +43,10 @@ def test_questions_keep_their_facts_and_their_defects_are_told():
     assert by_id["3"].facts["question"]["kind"] == "presence"
     assert [reason for reason, _ in by_id["3"].notes] == ["answer_type misspelt", "question_type misspelt"]
     right = by_id["6"]
-    assert (text_of(right.messages[0]), text_of(right.messages[1])) == ("Is the bright spot left or right?", "Right")
+    assert (text_of(right.messages[0]), text_of(right.messages[1])) == (
+        "Is the bright spot left or right?",
+        "Right",
+    )
     assert right.extra["question_types"] == ["position", "presence"] and right.extra["closed"] is True
     assert [reason for reason, _ in right.notes] == [
         "spaces around text", "several question types", "closed question without yes or no",
@@ -121,7 +124,9 @@ def test_the_real_set_comes_in_whole_and_split_by_picture(tmp_path):
     rows = {split: found for split, found in splits_of(root, "questions_*.jsonl").items() if found}
     records, rejected = items(root)
     questions = [record for record in records if record.kind]
-    assert Counter(record.split for record in questions) == {split: len(found) for split, found in rows.items()}
+    assert Counter(record.split for record in questions) == {
+        split: len(found) for split, found in rows.items()
+    }
     assert {one.reason for one in rejected} <= {"picture without question"}
     told = Counter(reason for record in questions for reason, _ in record.notes)
     every = [row for found in rows.values() for row in found]

@@ -250,7 +250,7 @@ def _answered(loaded: Loaded, question: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ModelError: A number is not finite.
     """
-    model = loaded.base_model
+    model: Any = loaded.base_model
     tokenizer = loaded.processor.tokenizer
     inputs = _inputs(loaded, question, question["prompt"]).to(model.device, model.dtype)
     config = greedy_config(model, tokenizer, NEW_TOKENS)

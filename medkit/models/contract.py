@@ -129,10 +129,15 @@ def contradictions(contract: Contract, processor: Any, config: Any = None) -> li
     faults = []
     crops = bool(getattr(image_processor, "do_center_crop", False))
     # elsewhere do_pad means the number of tiles, not the picture
-    pads = type(image_processor).__name__.startswith("LlavaImageProcessor") and image_processor.do_pad
+    own = type(image_processor).__name__.startswith("LlavaImageProcessor")
+    pads = own and bool(getattr(image_processor, "do_pad", False))
     does = "pads" if pads else "crops" if crops else "stretches"
     tiled = bool(_grid_of(image_processor))  # tiles are cut to size; the crop finds nothing left to take off
-    if contract.fit != "pad" and not tiled and does != {"crop": "crops", "stretch": "stretches"}[contract.fit]:
+    if (
+        contract.fit != "pad"
+        and not tiled
+        and does != {"crop": "crops", "stretch": "stretches"}[contract.fit]
+    ):
         faults.append(
             f"fit is {contract.fit} but the processor {does} pictures; mend preprocessor_config.json"
         )

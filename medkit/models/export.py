@@ -60,9 +60,10 @@ def export(source: Path, out: Path, *, layout: str = "hf", dtype: str = "bfloat1
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        told = _write(folder, source, partial, out.name, dtype)
+        told = _write(folder, source, partial, {"name": out.name, "dtype": dtype, "layout": layout})
         if layout == "llava":
-            told["bytes"] = _as_original(partial)
+            _as_original(partial)
+        told["bytes"] = _size(partial)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, ModelError):
@@ -70,7 +71,7 @@ def export(source: Path, out: Path, *, layout: str = "hf", dtype: str = "bfloat1
         raise
     shutil.rmtree(out, ignore_errors=True)
     os.replace(partial, out)
-    return {"out": str(out), "source": str(folder), "layout": layout, **told}
+    return {"out": str(out), "source": str(folder), **told}
 
 
 def check_bundle(folder: Path, device: str = "cpu") -> dict[str, Any]:
@@ -106,11 +107,14 @@ def find_model(source: Path) -> Path:
             return folder
     if (source / "resolved.json").is_file():
         raise ModelError(f"{source}: the run has no model yet; `medkit run` it to its end")
-    raise ModelError(f"{source}: no checkpoint is there; give a run folder, a model folder or an adapter folder")
+    raise ModelError(
+        f"{source}: no checkpoint is there; give a run folder, a model folder or an adapter folder"
+    )
 
 
-def _write(folder: Path, source: Path, partial: Path, name: str, dtype: str) -> dict[str, Any]:
+def _write(folder: Path, source: Path, partial: Path, wanted: dict[str, str]) -> dict[str, Any]:
     """Writes the Hugging Face form into ``partial`` and checks it against the source."""
+    dtype = wanted["dtype"]
     loaded = load_model(folder, "cpu", torch.float32)
     exact = make_canary(loaded)
     adapted = hasattr(loaded.model, "peft_config")
@@ -129,24 +133,30 @@ def _write(folder: Path, source: Path, partial: Path, name: str, dtype: str) -> 
         canary["tolerance"] = round(max(canary["tolerance"], 3 * noise), 6)
     story = read_story(source, folder)
     licence = {**loaded.contract.licence, **licences(story, loaded.contract)}
-    contract = replace(
-        loaded.contract, licence=licence, template_sha256=template_hash(loaded.processor)
-    )  # fmt: skip
+    contract = replace(loaded.contract, licence=licence, template_sha256=template_hash(loaded.processor))
     parameters = sum(parameter.numel() for parameter in loaded.base_model.parameters())
     write_checkpoint(loaded, partial, dtype)
     write_contract(partial, contract)
     write_canary(partial, canary)
-    told = {"dtype": dtype, "merged": adapted, "parameters": parameters, "noise": round(noise, 6)}
-    told["tolerance"] = canary["tolerance"]
-    (partial / "README.md").write_text(
-        model_card(story, contract, name=name, told=told), encoding="utf-8"
-    )  # fmt: skip
+    told = {
+        **wanted,
+        "merged": adapted,
+        "parameters": parameters,
+        "noise": round(noise, 6),
+        "tolerance": canary["tolerance"],
+    }
+    (partial / "README.md").write_text(model_card(story, contract, told), encoding="utf-8")
     del loaded
     gc.collect()
-    fresh = load_model(partial, "cpu", getattr(torch, dtype))
+    _read_back(partial, canary, "the written folder answers otherwise than the weights did in memory")
+    return told
+
+
+def _read_back(folder: Path, canary: dict[str, Any], meaning: str) -> None:
+    """Loads a written folder fresh and asks its canary."""
+    dtype = canary["dtype"]
     strict = TOLERANCE["float32"] if dtype == "float32" else WRITTEN
-    _compare(fresh, canary, strict, "the written folder answers otherwise than the weights did in memory")
-    return {**told, "bytes": _size(partial)}
+    _compare(load_model(folder, "cpu", getattr(torch, dtype)), canary, strict, meaning)
 
 
 def _compare(loaded: Loaded, canary: dict[str, Any], tolerance: float, meaning: str) -> None:
@@ -163,21 +173,25 @@ def _round(loaded: Loaded, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
-def _as_original(partial: Path) -> int:
-    """Turns the written folder into the original layout; contract, canary and card stay beside it."""
+def _as_original(partial: Path) -> None:
+    """Turns the written folder into the original layout, contract, canary and card beside it, and reads it back."""
+    from .original.convert import import_original
     from .original.write import export_original
 
-    plain = partial.with_name(f"{partial.name}.hf")
-    shutil.rmtree(plain, ignore_errors=True)
+    plain, back = (partial.with_name(f"{partial.name}.{name}") for name in ("hf", "back"))
+    for path in (plain, back):
+        shutil.rmtree(path, ignore_errors=True)
     partial.rename(plain)
     try:
         export_original(plain, partial)
         for name in ("medkit.json", CANARY, "README.md"):
             if not (partial / name).exists():
                 shutil.copy2(plain / name, partial / name)
+        import_original(partial, back)
+        _read_back(back, read_canary(plain), "the original layout, imported again, answers otherwise")
     finally:
-        shutil.rmtree(plain, ignore_errors=True)
-    return _size(partial)
+        for path in (plain, back):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _size(folder: Path) -> int:
@@ -193,4 +207,3 @@ def summary_lines(told: dict[str, Any]) -> list[str]:
         f"The canary's answers are the source's (rounding changed {told['noise']:.2g} nats, "
         f"tolerance {told['tolerance']:.2g}); canary.json holds them for serving.",
     ]
-

@@ -122,15 +122,15 @@ def licences(story: Story, contract: Contract) -> dict[str, Any]:
     return {"base": base, "data": list(dict.fromkeys(filter(None, data))) or [UNKNOWN]}
 
 
-def model_card(story: Story, contract: Contract, *, name: str, told: dict[str, Any]) -> str:
+def model_card(story: Story, contract: Contract, told: dict[str, Any]) -> str:
     """Gives the README.md of a bundle.
 
     Args:
         story: What is known of the checkpoint.
         contract: Its contract, the licence filled in.
-        name: The bundle's name.
-        told: ``parameters``, ``dtype``, ``merged``, ``noise`` and ``tolerance`` of the export.
+        told: ``name``, ``layout``, ``dtype``, ``parameters`` and ``merged`` of the export.
     """
+    name = told["name"]
     front = yaml.safe_dump(_front(story, contract, name), sort_keys=False, allow_unicode=True)
     sections = [
         f"---\n{front}---\n\n# {name}\n\n{_opening(story)}",
@@ -138,7 +138,7 @@ def model_card(story: Story, contract: Contract, *, name: str, told: dict[str, A
         "## Results\n\n" + _results(story),
         "## Training\n\n" + _training(story, contract, told),
         "## Data and licences\n\n" + _data(story, contract),
-        "## Use\n\n" + _howto(contract),
+        "## Use\n\n" + _howto(contract, told["layout"]),
         "## Limitations\n\n" + _limits(story),
     ]
     return "\n\n".join(section.rstrip() for section in sections) + "\n"
@@ -296,7 +296,9 @@ def _training(story: Story, contract: Contract, told: dict[str, Any]) -> str:
     versions = story.resolved.get("versions", {})
     lines += ["", "```console", f"$ {_placeless(command) or 'medkit run ' + story.run}"]
     lines += [f"$ medkit export runs/{story.run} --dtype {told['dtype']} --out NAME", "```", ""]
-    lines.append("Versions: " + ", ".join(f"{package} {version}" for package, version in versions.items()) + ".")
+    lines.append(
+        "Versions: " + ", ".join(f"{package} {version}" for package, version in versions.items()) + "."
+    )
     return "\n".join(lines)
 
 
@@ -318,7 +320,7 @@ def _data(story: Story, contract: Contract) -> str:
     return "\n".join(lines)
 
 
-def _howto(contract: Contract) -> str:
+def _howto(contract: Contract, layout: str) -> str:
     colour = "#{:02x}{:02x}{:02x}".format(*contract.mean_colour)
     ways = {
         "pad": f"Pictures are padded to a square, centred, with the colour {colour} before the processor sees them.",
@@ -328,12 +330,16 @@ def _howto(contract: Contract) -> str:
     stops = (
         f" Answers also end at {', '.join(repr(text) for text in contract.stop)}." if contract.stop else ""
     )
+    loads = (
+        "Loads with `AutoModelForImageTextToText` and `AutoProcessor` of transformers; its files have the names "
+        "that vLLM (`vllm serve FOLDER`) and SGLang (`python -m sglang.launch_server --model-path FOLDER`) read."
+        if layout == "hf"
+        else "In the layout of the original LLaVA code; `medkit import` turns it into a Hugging Face folder."
+    )
     return (
-        "Loads with `AutoModelForImageTextToText` and `AutoProcessor` of transformers, with vLLM "
-        "(`vllm serve FOLDER`) and with SGLang (`python -m sglang.launch_server --model-path FOLDER`).\n\n"
-        f"{ways[contract.fit]}{stops} `medkit.json` holds this contract. `canary.json` holds questions, pictures "
-        "and the answers with log-probabilities that the weights gave when they were exported: a server that gives "
-        "others uses another template, other pixels or other weights."
+        f"{loads}\n\n{ways[contract.fit]}{stops} `medkit.json` holds this contract. `canary.json` holds questions, "
+        "pictures and the answers with log-probabilities that the weights gave when they were exported: a server that "
+        "gives others uses another template, other pixels or other weights."
     )
 
 

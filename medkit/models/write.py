@@ -80,7 +80,9 @@ def _write_weights(state: dict[str, torch.Tensor], folder: Path) -> None:
         save_file({name: state[name] for name in names}, folder / file, {"format": "pt"})
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1, sort_keys=True) + "\n")
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps(index, indent=1, sort_keys=True) + "\n"
+        )
 
 
 def _write_settings(loaded: Loaded, folder: Path) -> None:

@@ -119,7 +119,7 @@ def _question(
         return Rejected(identifier, "question without answer", place)
     if not isinstance(answer, str):
         notes.append(("answer is a number", f"{answer!r} is read as text"))
-    if isinstance(answer, str) and answer != answer.strip() or question != question.strip():
+    if (isinstance(answer, str) and answer != answer.strip()) or question != question.strip():
         notes.append(("spaces around text", "taken off"))
     answer, question = str(answer).strip(), question.strip()
     closed = str(row.get("answer_type", "")).strip().upper() == "CLOSED"
@@ -162,7 +162,11 @@ def _kinds(value: Any) -> tuple[list[str], tuple[str, str] | None]:
 
 
 def _picture(
-    image: Path, rows: list[dict[str, Any]], split: str | None, groups: dict[str, str], options: dict[str, Any]
+    image: Path,
+    rows: list[dict[str, Any]],
+    split: str | None,
+    groups: dict[str, str],
+    options: dict[str, Any],
 ) -> Record:
     """Gives the record of a picture: what its questions' rows agree on."""
     organs = {ORGANS.get(str(row.get("image_organ", "")).strip().upper(), "") for row in rows}
