@@ -117,9 +117,9 @@ def _write(folder: Path, source: Path, partial: Path, wanted: dict[str, str]) ->
     dtype = wanted["dtype"]
     loaded = load_model(folder, "cpu", torch.float32)
     exact = make_canary(loaded)
-    adapted = hasattr(loaded.model, "peft_config")
+    source_model, loaded = loaded, merge(loaded)
+    adapted = loaded is not source_model
     if adapted:
-        loaded = merge(loaded)
         _compare(loaded, exact, MERGED, "the merged weights answer otherwise than the adapter on its base")
     _round(loaded, getattr(torch, dtype))
     canary = make_canary(loaded)
@@ -146,7 +146,7 @@ def _write(folder: Path, source: Path, partial: Path, wanted: dict[str, str]) ->
         "tolerance": canary["tolerance"],
     }
     (partial / "README.md").write_text(model_card(story, contract, told), encoding="utf-8")
-    del loaded
+    del loaded, source_model
     gc.collect()
     _read_back(partial, canary, "the written folder answers otherwise than the weights did in memory")
     return told
