@@ -184,6 +184,25 @@ def import_checkpoint(
     console.print(f"Model: {out} (a recipe's base: {out})", highlight=False)
 
 
+@app.command("export")
+def export_model(
+    source: Annotated[Path, typer.Argument(help="A run folder, a model folder or an adapter folder.")],
+    out: Annotated[Path, typer.Option("--out", help="The bundle's folder.")],
+    to: Annotated[str, typer.Option("--to", help="hf, or llava for the original layout.")] = "hf",
+    dtype: Annotated[str, typer.Option("--dtype", help="bfloat16, float16 or float32.")] = "bfloat16",
+) -> None:
+    """Write a checkpoint as transformers, vLLM and SGLang load it, and check that it answers the same.
+
+    \b
+    medkit export runs/phantom --out phantom-bundle
+    medkit export runs/phantom --out phantom-fp16 --dtype float16
+    """
+    from .models.export import export, summary_lines
+
+    for line in summary_lines(export(source, out, layout=to, dtype=dtype)):
+        typer.echo(line)
+
+
 @new_app.command("recipe")
 def new_recipe(
     name: str,

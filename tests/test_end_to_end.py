@@ -85,6 +85,7 @@ def plain_answers(
     stage: str, run: Path, scratch: Path, base: Path | None = None
 ) -> tuple[list[str], list[str]]:
     """Gives medkit's stored answers and those of plain transformers for the first questions."""
+    from medkit.models.contract import Contract, prepare_image
     from medkit.store import open_dataset
 
     rows = [
@@ -93,10 +94,12 @@ def plain_answers(
     ]
     rows = [row for row in rows if row["benchmark"] == "held-out" and row["control"] == "none"][:12]
     dataset = open_dataset(next(run.glob("*-teach")))
+    told = json.loads((run / "model" / "medkit.json").read_text())
+    contract = Contract(told["fit"], tuple(told["mean_colour"]))
     asked = []
     for number, row in enumerate(rows):
         file = scratch / f"{number}.png"
-        dataset.image(row["image"]).save(file)
+        prepare_image(dataset.image(row["image"]), contract).save(file)
         asked.append({"prompt": row["prompt"], "file": str(file)})
     words = [
         sys.executable,

@@ -231,9 +231,25 @@ def test_two_runs_write_the_same_bytes(tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+VQA_RAD_TOLD = {
+    "answer is a number": 1,
+    "answer_type misspelt": 1,
+    "question_type misspelt": 1,
+    "several question types": 1,
+    "spaces around text": 1,
+    "closed question without yes or no": 1,
+    "question repeated": 1,
+}
+
+
 @pytest.mark.parametrize(
     ("name", "samples", "told"),
-    [("blood", 5, {"zero-size box": 1}), ("retail", 40, {}), ("sorting", 24, {})],
+    [
+        ("blood", 5, {"zero-size box": 1}),
+        ("retail", 40, {}),
+        ("sorting", 24, {}),
+        ("vqa-rad", 15, VQA_RAD_TOLD),
+    ],
 )
 def test_shipped_fixtures_become_datasets(tmp_path, name, samples, told):
     result = ingest({"domain": _shipped(name), "data": str(SHELF / name / "fixture")}, {}, tmp_path / "out")

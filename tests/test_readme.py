@@ -27,7 +27,7 @@ from medkit.store import DatasetWriter
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/recipes.md", "benchmarks/README.md")
 SHELF = ("checkpoints", "curricula", "domains", "evals", "recipes")
-HOME_DATA = {"BCCD": "blood", "fashion_mnist": "retail", "trashnet": "sorting"}
+HOME_DATA = {"BCCD": "blood", "fashion_mnist": "retail", "trashnet": "sorting", "vqa_rad": "vqa-rad"}
 BLOCK = re.compile(
     r"^(?P<mark> *<!-- test: run -->\n)? *```console\n(?P<body>.*?)^ *```$", re.MULTILINE | re.DOTALL
 )

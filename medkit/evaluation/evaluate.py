@@ -110,7 +110,7 @@ def _answer_all(
     batch_size = settings.get("batch_size") or (SMALL_BATCH if small else LARGE_BATCH)
     replies: dict[tuple[str, str, str], dict[str, Any]] = {}
     for card in cards:
-        replies |= answer_questions(
+        answered = answer_questions(
             loaded.model,
             loaded.processor,
             asked[card["name"]],
@@ -120,8 +120,17 @@ def _answer_all(
             batch_size=batch_size,
             max_new_tokens=card.get("max_new_tokens", 16),
         )
+        replies |= {key: _stopped(reply, loaded.contract.stop) for key, reply in answered.items()}
     decoding = {"method": "greedy", "precision": precision, "device": device.type, "batch_size": batch_size}
     return replies, decoding
+
+
+def _stopped(reply: dict[str, Any], stop: Sequence[str]) -> dict[str, Any]:
+    """Ends a reply at the contract's stop strings, for checkpoints whose turns end with text."""
+    from medkit.models.contract import cut_at_stop
+
+    text = cut_at_stop(reply["answer"], stop)
+    return reply if text == reply["answer"] else {**reply, "answer": text.strip(), "truncated": False}
 
 
 def _images_of(dataset: Dataset, contract: Any) -> Callable[[Question], list[Image.Image]]:

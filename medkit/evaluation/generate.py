@@ -20,6 +20,7 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from medkit.evaluation.questions import Question
+from medkit.models.greedy import greedy_config
 from medkit.progress import bar
 
 Key = tuple[str, str, str]
@@ -57,7 +58,7 @@ def answer_questions(
         questions, prompts, processor.tokenizer, batch_size, by_picture=_shares_prefixes(model)
     )
     replies = {key: reply for key, reply in _read_replies(partial) if prompts.get(key) == reply["prompt"]}
-    config = _greedy(model, processor.tokenizer, max_new_tokens)
+    config = greedy_config(model, processor.tokenizer, max_new_tokens)
     model.eval()
     title = questions[0].benchmark if questions else "questions"
     begun, before = time.perf_counter(), len(replies)
@@ -130,30 +131,6 @@ def _append(file: Any, rows: list[dict[str, Any]]) -> None:
     file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
     file.flush()
     os.fsync(file.fileno())
-
-
-def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
-    own = getattr(model, "generation_config", None)
-    ends = getattr(own, "eos_token_id", None)
-    ends = list(ends) if isinstance(ends, list | tuple) else [] if ends is None else [ends]
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
-        ends.append(tokenizer.eos_token_id)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]
-    # Spelled out: transformers fills what is left open from the checkpoint's own sampling settings.
-    return GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        temperature=1.0,
-        top_p=1.0,
-        top_k=50,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=ends or None,
-        pad_token_id=pad,
-        bos_token_id=tokenizer.bos_token_id,
-        use_cache=True,
-    )
 
 
 @torch.inference_mode()

@@ -1,8 +1,10 @@
-"""The contract of a model folder (`medkit.json`): how a picture becomes pixels, wherever it is used."""
+"""The contract of a model folder (`medkit.json`): how words and pictures go in, wherever it is used."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +15,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FILE_NAME = "medkit.json"
-VERSION = 1
+VERSION = 2
 FITS = ("pad", "crop", "stretch")
+SQUARE_TOWERS = ("llava", "llava_next", "llava_onevision")  # whose towers read one fixed size
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,12 @@ class Contract:
         provenance: Recipe, stage, samples seen, hashes: for people and reports, not read by code.
         conversation: Name of the conversation template that the checkpoint came with, "" when unknown.
         stop: Texts that end an answer besides the end token.
+        answer_formats: What is added to a question so that the answer takes a form: ``short`` for a word or
+            phrase, ``choice`` for a letter (LLaVA-1.5's response-format prompts).
+        tiles: Of a checkpoint that cuts pictures into tiles, ``grid_pinpoints`` ([[height, width], ...] in px)
+            and ``newline`` (whether a learned vector ends every row); None for one that doesn't.
+        licence: ``base`` (text) and ``data`` (list of texts) of what the checkpoint was made of.
+        template_sha256: Hash of the chat template that the checkpoint was trained with, "" when not stored.
     """
 
     fit: str = "pad"
@@ -35,6 +44,10 @@ class Contract:
     provenance: dict[str, Any] = field(default_factory=dict)
     conversation: str = ""
     stop: list[str] = field(default_factory=list)
+    answer_formats: dict[str, str] = field(default_factory=dict)
+    tiles: dict[str, Any] | None = None
+    licence: dict[str, Any] = field(default_factory=dict)
+    template_sha256: str = ""
 
 
 def prepare_image(image: Image.Image, contract: Contract) -> Image.Image:
@@ -57,17 +70,27 @@ def prepare_image(image: Image.Image, contract: Contract) -> Image.Image:
     return square
 
 
+def cut_at_stop(text: str, stop: Sequence[str]) -> str:
+    """Gives an answer up to the first of the contract's stop strings."""
+    return text[: min((text.index(end) for end in stop if end in text), default=len(text))]
+
+
 def write_contract(folder: Path, contract: Contract) -> None:
     """Writes ``medkit.json`` into a model folder."""
     text = json.dumps({"version": VERSION, **asdict(contract)}, indent=2, sort_keys=True)
     (folder / FILE_NAME).write_text(text + "\n")
 
 
-def read_contract(folder: Path, processor: Any) -> Contract:
+def read_contract(folder: Path, processor: Any, config: Any = None) -> Contract:
     """Reads the contract of a model folder; a folder without one gets what its processor implies.
 
+    Args:
+        folder: The model folder.
+        processor: Its processor.
+        config: The model's config; without one only the processor is held against the contract.
+
     Raises:
-        ModelError: The file is unreadable, of a later version, or contradicts the processor.
+        ModelError: The file is unreadable, of a later version, or contradicts the processor or the model.
     """
     path = folder / FILE_NAME
     if not path.is_file():
@@ -86,13 +109,110 @@ def read_contract(folder: Path, processor: Any) -> Contract:
         ) from error
     if contract.fit not in FITS:
         raise ModelError(f"{path}: fit {contract.fit!r} is unknown; use one of {', '.join(FITS)}")
-    crops = bool(getattr(getattr(processor, "image_processor", None), "do_center_crop", False))
-    if contract.fit != "pad" and (contract.fit == "crop") != crops:
-        does = "crops" if crops else "stretches"
-        raise ModelError(
-            f"{path}: fit is {contract.fit} but the processor {does} pictures; mend preprocessor_config.json"
-        )
+    if faults := contradictions(contract, processor, config):
+        raise ModelError(f"{path}: {'; '.join(faults)}")
     return contract
+
+
+def contradictions(contract: Contract, processor: Any, config: Any = None) -> list[str]:
+    """Gives what a processor, or the model's config, does otherwise than the contract says.
+
+    Args:
+        contract: The contract.
+        processor: The checkpoint's processor.
+        config: The model's config, or None.
+
+    Returns:
+        One clause a contradiction, with the file to mend; [] when they agree.
+    """
+    image_processor = getattr(processor, "image_processor", None)
+    faults = []
+    crops = bool(getattr(image_processor, "do_center_crop", False))
+    # elsewhere do_pad means the number of tiles, not the picture
+    own = type(image_processor).__name__.startswith("LlavaImageProcessor")
+    pads = own and bool(getattr(image_processor, "do_pad", False))
+    does = "pads" if pads else "crops" if crops else "stretches"
+    tiled = bool(_grid_of(image_processor))  # tiles are cut to size; the crop finds nothing left to take off
+    if (
+        contract.fit != "pad"
+        and not tiled
+        and does != {"crop": "crops", "stretch": "stretches"}[contract.fit]
+    ):
+        faults.append(
+            f"fit is {contract.fit} but the processor {does} pictures; mend preprocessor_config.json"
+        )
+    if contract.template_sha256 and contract.template_sha256 != template_hash(processor):
+        faults.append(
+            "the chat template is another than the model was trained with; put back chat_template.jinja, or "
+            "delete template_sha256 here if the change is meant"
+        )
+    return faults + (_against_config(contract, processor, config) if config is not None else [])
+
+
+def template_hash(processor: Any) -> str:
+    """Gives the sha256 of a processor's chat template (hex), "" for one without."""
+    template = getattr(processor, "chat_template", None)
+    if not template:
+        return ""
+    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _against_config(contract: Contract, processor: Any, config: Any) -> list[str]:
+    image_processor = getattr(processor, "image_processor", None)
+    faults = []
+    if getattr(config, "model_type", "") in SQUARE_TOWERS:
+        tower = config.vision_config
+        side, wanted = _side_px(image_processor), getattr(tower, "image_size", None)
+        if side and wanted and side != wanted:
+            faults.append(
+                f"the processor makes pictures of {side} px and the vision tower reads {wanted} px; "
+                "mend size and crop_size in the processor's settings"
+            )
+        for what, own, other in (
+            ("patch_size", getattr(processor, "patch_size", None), getattr(tower, "patch_size", None)),
+            (
+                "vision_feature_select_strategy",
+                getattr(processor, "vision_feature_select_strategy", None),
+                getattr(config, "vision_feature_select_strategy", None),
+            ),
+        ):
+            if own is not None and other is not None and own != other:
+                faults.append(
+                    f"{what} is {own} for the processor and {other} in config.json; make them the same"
+                )
+    token, wanted = getattr(processor, "image_token_id", None), getattr(config, "image_token_id", None)
+    if token is not None and wanted is not None and token != wanted:
+        faults.append(
+            f"the processor writes image token {token} and the model looks for {wanted}; make them the same"
+        )
+    grid = _pairs(getattr(config, "image_grid_pinpoints", None))
+    if contract.tiles is not None:
+        told = _pairs(contract.tiles.get("grid_pinpoints"))
+        for what, other in (("config.json", grid), ("the processor", _pairs(_grid_of(image_processor)))):
+            if other != told:
+                faults.append(
+                    f"tiles.grid_pinpoints is {told} but {what} has {other or 'none'}; make them the same"
+                )
+    return faults
+
+
+def _side_px(image_processor: Any) -> int | None:
+    """Gives the side of the squares that a processor makes, None where it makes none of one size."""
+    crops = getattr(image_processor, "do_center_crop", False)
+    size = getattr(image_processor, "crop_size" if crops else "size", None)
+    sizes = {size[key] for key in ("height", "width") if key in size} if size else set()
+    if not sizes and size:
+        sizes = {size["shortest_edge"]} if "shortest_edge" in size else set()
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _grid_of(image_processor: Any) -> Any:
+    return getattr(image_processor, "image_grid_pinpoints", None)
+
+
+def _pairs(grid: Any) -> list[list[int]]:
+    return sorted([int(height), int(width)] for height, width in grid) if grid else []
 
 
 def _implied(processor: Any) -> Contract:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from ..errors import MedkitError, ModelError
-from .contract import Contract, read_contract, write_contract
+from .contract import Contract, read_contract, template_hash, write_contract
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -102,7 +102,8 @@ def load_model(folder: str | Path, device: str = "auto", dtype: torch.dtype = to
             f"{folder}: the checkpoint has no chat template; put a chat_template.jinja beside its weights"
         )
     model.to(pick_device(device)).eval()
-    return Loaded(model, processor, read_contract(path, processor), path)
+    config = model.get_base_model().config if hasattr(model, "peft_config") else model.config
+    return Loaded(model, processor, read_contract(path, processor, config), path)
 
 
 def _load_weights(path: Path, name: str, dtype: torch.dtype) -> Any:
@@ -149,7 +150,7 @@ def save_model(loaded: Loaded, folder: Path, contract: Contract, dtype: torch.dt
             for name, tensor in _untied(loaded.model).items()
         }
         loaded.model.save_pretrained(partial, state_dict=state)
-        _name_dtype(partial / "config.json", str(dtype).removeprefix("torch."))
+        name_dtype(partial / "config.json", str(dtype).removeprefix("torch."))
     else:
         _point_at_base(loaded)
         loaded.model.save_pretrained(partial)
@@ -158,7 +159,7 @@ def save_model(loaded: Loaded, folder: Path, contract: Contract, dtype: torch.dt
     os.umask(mask)
     for path in partial.iterdir():
         path.chmod(0o666 & ~mask)  # safetensors writes 0600: a server under another user could not read it
-    write_contract(partial, contract)
+    write_contract(partial, replace(contract, template_sha256=template_hash(loaded.processor)))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
 
@@ -170,7 +171,7 @@ def _point_at_base(loaded: Loaded) -> None:
             config.base_model_name_or_path = str(Path(config.base_model_name_or_path).resolve())
 
 
-def _name_dtype(path: Path, dtype: str) -> None:
+def name_dtype(path: Path, dtype: str) -> None:
     """Writes the type of the saved weights into a config, where transformers puts the type in memory."""
     config = json.loads(path.read_text())
     for section in (config, *config.values()):

@@ -34,6 +34,7 @@ READERS: dict[str, str] = {
     "drawn": "medkit.readers.drawn",
     "llava_json": "medkit.readers.llava_json",
     "table": "medkit.readers.table",
+    "vqa_rad": "medkit.readers.vqa_rad",
 }
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -60,6 +61,8 @@ class Record:
         licence: The source's licence, "" for the domain card's.
         notes: (reason, detail) pairs for the ledger: what was skipped or mended inside the record.
         extra: Further values for ``Sample.source``.
+        kind: What it is for in the training splits where its form says otherwise: a ``question`` is learnt as
+            one, not as a conversation.
     """
 
     id: str
@@ -72,6 +75,7 @@ class Record:
     licence: str = ""
     notes: tuple[tuple[str, str], ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    kind: str = ""
 
 
 @dataclass(frozen=True)

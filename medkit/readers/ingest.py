@@ -120,6 +120,7 @@ class _Read:
     sample: Sample
     split: str | None
     notes: tuple[tuple[str, str], ...]
+    learnt_as: str
 
 
 def _limited(
@@ -174,7 +175,7 @@ def _stored(
         "group": item.group or item.id,
         "kind": kind,
     }
-    return _Read(Sample(item.id, messages, refs, facts, source), item.split, item.notes)
+    return _Read(Sample(item.id, messages, refs, facts, source), item.split, item.notes, item.kind)
 
 
 def _with_splits(
@@ -203,7 +204,7 @@ def _with_splits(
         source = {**one.sample.source, "split": split}
         # A question of the training splits is something to learn from, not to ask.
         if source["kind"] == "question" and split != "test":
-            source["kind"] = "conversation"
+            source["kind"] = one.learnt_as or "conversation"
         ready.append((replace(one.sample, source=source), one))
     return ready
 

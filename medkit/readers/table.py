@@ -49,13 +49,13 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the folder that holds the table")
-    tables = _tables(root, options.get("files"))
+    tables = find_tables(root, options.get("files"))
     if not tables:
         pattern = options.get("files", "*.csv, *.tsv, *.jsonl, *.json")
         raise DataError(f"{root} holds no table that matches {pattern}")
     for path, split in tables:
         columns: dict[str, str] | None = None
-        for number, row in _rows(path):
+        for number, row in table_rows(path):
             place = f"{path.name}:{number}"
             if isinstance(row, str):
                 yield Rejected(place, "row unreadable", row)
@@ -65,8 +65,13 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
             yield _record(root, place, row, columns, split, options)
 
 
-def _tables(root: Path, pattern: str | None) -> list[tuple[Path, str | None]]:
-    """Gives the tables with the split that their name holds."""
+def find_tables(root: Path, pattern: str | None) -> list[tuple[Path, str | None]]:
+    """Gives the tables with the split that their name holds.
+
+    Args:
+        root: The data folder.
+        pattern: Of the names below it, with ``{split}`` for a split's name; None for the usual endings.
+    """
     if pattern is None:
         found = [
             path for ending in ("csv", "tsv", "jsonl", "json") for path in sorted(root.glob(f"*.{ending}"))
@@ -83,8 +88,8 @@ def _tables(root: Path, pattern: str | None) -> list[tuple[Path, str | None]]:
     return tables
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Gives (line number, row) or (line number, what is wrong with it)."""
+def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Gives (line number, row) or (line number, what is wrong with it) of a CSV, TSV, JSON or JSON Lines file."""
     if path.suffix == ".json":
         try:
             content = json.loads(path.read_text(encoding="utf-8-sig"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from ..errors import TrainingError
 from ..models.adapters import make_trainable
-from ..models.contract import Contract
 from ..models.load import Loaded, load_model, pick_device, pick_precision, save_model
 from .encode import Limit
 from .examples import ExampleSet, gather_samples, part_of_pass, take_apart, write_ledger
@@ -87,7 +87,7 @@ def train(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
             **loaded.contract.provenance,
             f"stage:{settings['stage']}": _provenance(settings, result),
         }
-        contract = Contract(loaded.contract.fit, loaded.contract.mean_colour, provenance)
+        contract = replace(loaded.contract, provenance=provenance)
         save_model(loaded, out / "model", contract, _disk_dtype(settings))
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     accelerator.wait_for_everyone()
