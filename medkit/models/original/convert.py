@@ -21,7 +21,7 @@ from transformers import (
 
 from ...errors import ModelError
 from ...progress import bar
-from ..contract import FILE_NAME, Contract, write_contract
+from ..contract import FILE_NAME, Contract, template_hash, write_contract
 from ..conversations import chat_template, guess, resolve, stop_strings
 from .detect import Layout, detect, read_json
 from .lora import merge_lora
@@ -359,7 +359,8 @@ def _write_rest(partial: Path, parts: Parts, config: Any, summary: dict[str, Any
     template = beginning_written(
         chat_template(parts.conversation, tokens.image, tokens.start, tokens.end), tokens.tokenizer
     )
-    make_processor(picture, tokens, config, template).save_pretrained(partial)
+    processor = make_processor(picture, tokens, config, template)
+    processor.save_pretrained(partial)
     ids: dict[str, Any] = {
         "bos_token_id": tokens.tokenizer.bos_token_id,
         "eos_token_id": tokens.tokenizer.eos_token_id,
@@ -372,6 +373,8 @@ def _write_rest(partial: Path, parts: Parts, config: Any, summary: dict[str, Any
         provenance={"imported": {key: summary[key] for key in summary if key != "bytes"}},
         conversation=parts.conversation,
         stop=stop_strings(parts.conversation),
+        tiles={"grid_pinpoints": config.image_grid_pinpoints, "newline": True} if picture.tiled else None,
+        template_sha256=template_hash(processor),
     )
     write_contract(partial, contract)
     mask = os.umask(0)

@@ -92,7 +92,7 @@ def beginning_written(template: str, tokenizer: PreTrainedTokenizerFast) -> str:
         template: Chat template that does not write the first token.
         tokenizer: The checkpoint's tokenizer.
     """
-    first = tokenizer.bos_token
+    first = str(tokenizer.bos_token or "")
     if not first or tokenizer("")["input_ids"][:1] != [tokenizer.bos_token_id]:
         return template
     for gap in ("", " "):  # the space is what some tokenizers put before a text's first word by themselves

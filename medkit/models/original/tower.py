@@ -97,7 +97,9 @@ def find_tower(layout: Layout, weights: Weights, named: str | None) -> Tower:
             why = "as the original does unless the tower was trained"
         else:
             why = "the checkpoint holds none"
-        return Tower(config, _weights(beside), processor, f"beside the checkpoint ({wanted}): {why}")
+        # the summary travels with the model: it says the folder's name, not where it lay
+        shown = Path(wanted).name if Path(wanted).is_absolute() else wanted
+        return Tower(config, _weights(beside), processor, f"beside the checkpoint ({shown}): {why}")
     why = preferred or f"{wanted or 'mm_vision_tower'} is not here"
     return Tower(config, inside, processor, f"inside the checkpoint: {why}")
 
