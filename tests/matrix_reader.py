@@ -19,7 +19,10 @@ def read(cell, base):
         return AutoModelForImageTextToText.from_pretrained(folder)
     options = {}
     if cell["quantization"]:
-        options = {"quantization_config": BitsAndBytesConfig(**cell["quantization"]), "device_map": {"": "cpu"}}
+        options = {
+            "quantization_config": BitsAndBytesConfig(**cell["quantization"]),
+            "device_map": {"": "cpu"},
+        }
     if cell["form"] == "own":
         sys.path.insert(0, folder)
         from llama_adapter import load
@@ -32,7 +35,9 @@ def read(cell, base):
 
         named = json.loads((Path(folder) / "adapter_config.json").read_text())["base_model_name_or_path"]
         assert named == base, f"{folder} names {named}"
-        model = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base, **options), folder)
+        model = PeftModel.from_pretrained(
+            AutoModelForImageTextToText.from_pretrained(base, **options), folder
+        )
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

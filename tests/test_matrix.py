@@ -46,14 +46,24 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
         f"{kind}, {bits}": ({"kind": kind, "quantize": bits}, ALL if kind != "llama_adapter" else TEXT)
         for kind in ("lora", "rslora", "dora", "adalora", "ia3", "llama_adapter")
         for bits in ("nf4", "int8")
+        if (kind, bits) != ("dora", "int8")
     },
 }
 # Cells that can't work: the reason is in medkit.cards.adapters.refusal, which the recipe check asks as well.
 REFUSED = {
-    "full, nf4": ({"kind": "full", "quantize": "nf4"}, ALL, "weights kept in nf4 can't be trained themselves"),
-    "full, int8": ({"kind": "full", "quantize": "int8"}, ALL, "weights kept in int8 can't be trained themselves"),
+    "full, nf4": (
+        {"kind": "full", "quantize": "nf4"},
+        ALL,
+        "weights kept in nf4 can't be trained themselves",
+    ),
+    "full, int8": (
+        {"kind": "full", "quantize": "int8"},
+        ALL,
+        "weights kept in int8 can't be trained themselves",
+    ),
     "pissa, nf4": ({"kind": "pissa", "quantize": "nf4"}, ALL, "singular values of full weights"),
     "pissa, int8": ({"kind": "pissa", "quantize": "int8"}, ALL, "singular values of full weights"),
+    "dora, int8": ({"kind": "dora", "quantize": "int8"}, ALL, "8-bit ones lose their scales"),
     "llama_adapter, vision": ({"kind": "llama_adapter"}, ALL, "can't train vision"),
 }
 STEPS = 3

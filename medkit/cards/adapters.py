@@ -63,6 +63,12 @@ def refusal(adapter: Mapping[str, Any], rates: Mapping[str, float], family: str 
             f"pissa starts from the singular values of full weights, which {quantize} has not",
             "use kind: lora, or quantize: none",
         )
+    if kind == "dora" and quantize == "int8":
+        return (
+            "quantize",
+            "dora reads the whole weights at every step, and 8-bit ones lose their scales by that on a CPU",
+            "use quantize: nf4, or kind: lora",
+        )
     if kind == "llama_adapter" and rates.get("vision", 0) > 0:
         return (
             "kind",

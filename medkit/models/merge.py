@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError
 from .adapters.prompts import settings_of
@@ -32,12 +33,25 @@ def merge(loaded: Loaded) -> Loaded:
         )
     if not hasattr(loaded.model, "peft_config"):
         if is_quantized(loaded.model):
-            raise ModelError(f"{loaded.folder}: the model is quantised and has no adapter; load it without quantize")
+            raise ModelError(
+                f"{loaded.folder}: the model is quantised and has no adapter; load it without quantize"
+            )
         return loaded
     if is_quantized(loaded.base_model):
         device = str(loaded.base_model.device)
         with tempfile.TemporaryDirectory(prefix="merge-") as folder:
             save_model(loaded, Path(folder) / "adapter", loaded.contract)
-            full = load_model(Path(folder) / "adapter", device).model
-        return replace(loaded, model=full.merge_and_unload())
+            return merge(load_model(Path(folder) / "adapter", device))
+    _put_back_whole(loaded.model)
     return replace(loaded, model=loaded.model.merge_and_unload())
+
+
+def _put_back_whole(model: Any) -> None:
+    """Puts modules that were trained whole in the place of PEFT's wrappers, which not every kind of it unwraps."""
+    from peft.utils import ModulesToSaveWrapper
+
+    base = model.get_base_model()
+    for name, module in list(base.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            parent, _, last = name.rpartition(".")
+            base.get_submodule(parent).register_module(last, module.modules_to_save[module.active_adapter])

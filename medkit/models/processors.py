@@ -59,6 +59,8 @@ def leave_video_out() -> None:
     from transformers.models.smolvlm import processing_smolvlm
 
     processing_smolvlm.num2words = processing_smolvlm.num2words or str
+    made: Any = processing_smolvlm.SmolVLMProcessor.__init__
+    made.__defaults__ = (None, *made.__defaults__)  # the one processor that insists on its video part
     ProcessorMixin._without_video = True  # type: ignore[attr-defined]
 
 

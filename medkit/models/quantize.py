@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ def quantization(name: str, kind: str, compute: torch.dtype) -> Any:
         raise ModelError(f"quantize: {kind} {MISSING}")
     from transformers import BitsAndBytesConfig
 
+    # it says at every product that float32 is rounded to float16 for it
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     skip = kept_modules(name)
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
@@ -52,9 +55,7 @@ def kept_modules(name: str) -> list[str]:
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     parts = [
-        module
-        for part in ("vision", "projector")
-        for module in top_modules(model, config.model_type, part)
+        module for part in ("vision", "projector") for module in top_modules(model, config.model_type, part)
     ]
     return sorted({*parts, "lm_head"})
 

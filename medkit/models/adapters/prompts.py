@@ -41,9 +41,7 @@ def load(folder: str, model: nn.Module | None = None, **options: Any) -> nn.Modu
 
         model = AutoModelForImageTextToText.from_pretrained(settings["base_model_name_or_path"], **options)
     attach(model, settings["adapter_len"], settings["adapter_layers"], settings["whole_modules"])
-    state = {
-        name.removeprefix(PREFIX): tensor for name, tensor in load_file(Path(folder) / WEIGHTS).items()
-    }
+    state = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(Path(folder) / WEIGHTS).items()}
     own = dict(model.named_parameters())
     if set(state) != set(adapted_names(model)):
         raise ValueError(f"{folder}: {WEIGHTS} does not hold the weights that {CONFIG} names")
@@ -81,9 +79,7 @@ def attach(model: nn.Module, tokens: int, layers: int | None, whole: list[str]) 
         # standard normal, as an embedding: the gate keeps it out at first
         prompt = torch.randn(1, tokens, width, device=weight.device, dtype=dtype)
         attention.register_parameter(PROMPT, nn.Parameter(prompt))
-        attention.register_parameter(
-            GATE, nn.Parameter(torch.zeros(1, device=weight.device, dtype=dtype))
-        )
+        attention.register_parameter(GATE, nn.Parameter(torch.zeros(1, device=weight.device, dtype=dtype)))
         attention.register_forward_hook(_add_prompt, with_kwargs=True)
     model.llama_adapter = {"adapter_len": tokens, "adapter_layers": layers, "whole_modules": list(whole)}
 

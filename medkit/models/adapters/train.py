@@ -131,7 +131,9 @@ def _allocator(model: Any) -> Any:
 
 def _whole_parts(loaded: Loaded, rates: dict[str, float]) -> list[str]:
     return (
-        top_modules(loaded.base_model, loaded.model_type, "projector") if rates.get("projector", 0) > 0 else []
+        top_modules(loaded.base_model, loaded.model_type, "projector")
+        if rates.get("projector", 0) > 0
+        else []
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
-import tempfile
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
 
 from ...errors import ModelError
 from ..load import Loaded
@@ -37,7 +40,7 @@ def wrap(loaded: Loaded, rates: dict[str, float], adapter: dict[str, Any]) -> No
     whole = top_modules(model, family, "projector") if rates.get("projector", 0) > 0 else None
     loaded.model = get_peft_model(model, _config(adapter, targets, whole))
     if adapter["kind"] == "pissa":
-        _keep_start(loaded)
+        loaded.model.pissa_start = _factors(loaded.model)
 
 
 def kind_of(loaded: Loaded) -> str:
@@ -62,20 +65,32 @@ def save_adapter(loaded: Loaded, folder: Path) -> None:
     if prompts.settings_of(loaded.model):
         prompts.save(loaded.model, folder)
         return
-    start = getattr(loaded.model, "pissa_start", None)
-    options = {"path_initial_model_for_weight_conversion": start.name} if start else {}
     # "auto" would ask the hub whether the vocabulary of the base has grown
-    loaded.model.save_pretrained(folder, save_embedding_layers=False, **options)
+    loaded.model.save_pretrained(folder, save_embedding_layers=False)
+    start = getattr(loaded.model, "pissa_start", None)
+    if start:
+        _write_difference(folder, start)
 
 
-def _keep_start(loaded: Loaded) -> None:
-    """Keeps the factors that PiSSA starts from until the model is forgotten."""
-    folder = tempfile.TemporaryDirectory(prefix="pissa-")
-    config = loaded.model.peft_config["default"]
-    way, config.init_lora_weights = config.init_lora_weights, True  # loaded as it is, not decomposed again
-    loaded.model.save_pretrained(folder.name, save_embedding_layers=False)
-    config.init_lora_weights = way
-    loaded.model.pissa_start = folder
+def _factors(model: Any) -> dict[str, torch.Tensor]:
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items() if ".lora_" in name}
+
+
+def _write_difference(folder: Path, start: dict[str, torch.Tensor]) -> None:
+    """Rewrites saved factors as those of the change since ``start``: B A - B0 A0 = [B, -B0] [A; A0]."""
+    path, config_path = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    state = load_file(path)
+    for name, first in start.items():
+        last = state[name]
+        state[name] = torch.cat([last, first]) if ".lora_A." in name else torch.cat([last, -first], dim=1)
+    save_file(state, path, {"format": "pt"})
+    config = json.loads(config_path.read_text())
+    # alpha as well, so that their quotient, the scale, is the same
+    config |= {"r": 2 * config["r"], "lora_alpha": 2 * config["lora_alpha"], "init_lora_weights": True}
+    config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _config(adapter: dict[str, Any], targets: list[str], whole: list[str] | None) -> Any:
