@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from tiny_training import answers, examples
 
 from medkit.errors import ModelError
+from medkit.models.adapter_folders import kind_of
 from medkit.models.adapters import make_trainable
-from medkit.models.adapters.wrap import kind_of
 from medkit.models.load import load_model, save_model
 from medkit.models.merge import merge
 from medkit.training.objectives import AnswerObjective
@@ -112,7 +112,7 @@ def learn(bench: Bench, kind: str) -> dict[str, Any]:
     target = bench.folder / slug
     save_model(loaded, target, loaded.contract)
     cell: dict[str, Any] = {"name": kind, "folder": str(target), "quantization": None}
-    cell["form"] = {"": "whole", "llama_adapter": "own"}.get(kind_of(loaded), "peft")
+    cell["form"] = {"": "whole", "llama_adapter": "own"}.get(kind_of(loaded.model), "peft")
     if quantize != "none":
         settings = loaded.base_model.config.quantization_config.to_dict()
         keys = ("load_in_4bit", "load_in_8bit", "llm_int8_skip_modules", "bnb_4bit_quant_type",

@@ -50,7 +50,7 @@ def refusal(adapter: Mapping[str, Any], rates: Mapping[str, float], family: str 
     """
     kind, quantize = adapter["kind"], adapter.get("quantize", "none")
     if family and family not in FAMILIES:
-        return "kind", f"model type {family} is not supported", f"supported: {', '.join(FAMILIES)}"
+        return "base", f"model type {family} is not supported", f"supported: {', '.join(FAMILIES)}"
     if kind == "full" and quantize != "none":
         return (
             "quantize",
@@ -95,34 +95,30 @@ def adapter_problems(document: Document, curriculum: Curriculum | None, base: Pa
     if not isinstance(adapter, dict) or adapter.get("kind", "full") not in READS:
         return []
     adapter = {"kind": "full", **adapter}
-    kind = adapter["kind"]
-    problems = [
-        document.problem(("adapter", key), f"kind {kind} does not read {key}", "leave it out")
-        for key in MISPLACED
-        if key in adapter and key not in READS[kind]
-    ]
-    told = {problem.where for problem in problems} if problems and hasattr(problems[0], "where") else set()
-    stages = curriculum.stages if curriculum else {}
+    faults: dict[str, Problem] = {}  # by what is wrong: stages share most faults
+
+    def add(trail: tuple[str, ...], message: str, hint: str) -> None:
+        faults.setdefault(message, document.problem(trail, message, hint))
+
+    for key in MISPLACED:
+        if adapter.get(key) and key not in READS[adapter["kind"]]:
+            add(("adapter", key), f"kind {adapter['kind']} does not read {key}", "leave it out")
     family = base_family(base)
-    for name, stage in stages.items():
-        adapted = stage.objective == "answer" and stage.train.vision + stage.train.language > 0
-        rates = stage.train.model_dump() if adapted else {}
-        key, message, hint = refusal(adapter, rates, family)
-        if message and not (key == "targets" and problems) and message not in told:
-            told.add(message)
-            trail = ("adapter", key) if key in adapter and "adapter" in document.value else ("base",)
-            problems.append(document.problem(trail, message, hint))
-        if adapted and kind == "adalora" and stage.patience:
-            trail = ("stages", name, "patience")
-            message = f"stage {name} can't stop early: the ranks of adalora are settled over its whole length"
-            problems.append(document.problem(trail, message, "leave patience out, or use another kind"))
-        if stage.optimizer in EIGHT_BIT and not installed("bitsandbytes") and MISSING not in told:
-            told.add(MISSING)
+    for name, stage in (curriculum.stages if curriculum else {}).items():
+        trail = ("stages", name)
+        if stage.optimizer in EIGHT_BIT and not installed("bitsandbytes"):
             message = f"optimizer {stage.optimizer} {MISSING}"
-            problems.append(
-                document.problem(("stages", name, "optimizer"), message, "or use optimizer: adamw")
-            )
-    return problems
+            add((*trail, "optimizer"), message, "or use optimizer: adamw")
+        adapted = stage.objective == "answer" and stage.train.vision + stage.train.language > 0
+        if not adapted:
+            continue
+        key, message, hint = refusal(adapter, stage.train.model_dump(), family)
+        if message and key != "targets":
+            add(("base",) if key == "base" else ("adapter", key), message, hint)
+        if adapter["kind"] == "adalora" and stage.patience:
+            message = "a stage can't stop early while adalora settles its ranks over the whole length"
+            add((*trail, "patience"), message, "leave patience out, or use another kind")
+    return list(faults.values())
 
 
 def base_family(base: Path | None) -> str:

@@ -15,8 +15,10 @@ from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
 from ..errors import MedkitError, ModelError
+from .adapter_folders import kind_of, load_adapter, save_adapter
 from .contract import Contract, read_contract, write_contract
 from .processors import load_processor, save_processor
+from .quantize import quantization, steady
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -101,8 +103,6 @@ def load_model(
     options: dict[str, Any] = {"dtype": dtype}
     try:
         if quantize != "none":
-            from .quantize import quantization
-
             options |= {
                 "quantization_config": quantization(_base_of(path, str(folder)), quantize, compute),
                 "device_map": {"": str(pick_device(device))},
@@ -121,8 +121,6 @@ def load_model(
     if quantize == "none":
         model.to(pick_device(device))
     else:
-        from .quantize import steady
-
         steady(model)
     model.eval()
     return Loaded(model, processor, read_contract(path, processor), path)
@@ -131,19 +129,7 @@ def load_model(
 def _load_weights(path: Path, name: str, options: dict[str, Any]) -> Any:
     base = _base_of(path, name)
     model = _load_whole(base, options)
-    if base == name:
-        return model
-    if _adapter_config(path).get("peft_type") == "ADAPTION_PROMPT":
-        from .adapters import prompts
-
-        return prompts.load(name, model)
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, name)
-
-
-def _adapter_config(path: Path) -> dict[str, Any]:
-    return json.loads((path / "adapter_config.json").read_text())
+    return model if base == name else load_adapter(model, name)
 
 
 def _base_of(path: Path, name: str) -> str:
@@ -154,7 +140,7 @@ def _base_of(path: Path, name: str) -> str:
     """
     if not (path / "adapter_config.json").is_file():
         return name
-    base = _adapter_config(path)["base_model_name_or_path"]
+    base = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
     if not Path(base).is_absolute() and (path / base).exists():
         base = str(path / base)
     if Path(base).is_absolute() and not Path(base).exists():
@@ -187,11 +173,9 @@ def save_model(loaded: Loaded, folder: Path, contract: Contract, dtype: torch.dt
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    from .adapters.wrap import kind_of, save_adapter
-
-    if kind_of(loaded):
+    if kind_of(loaded.model):
         _point_at_base(loaded)
-        save_adapter(loaded, partial)
+        save_adapter(loaded.model, partial)
     elif dtype is not None:
         state = {
             name: tensor.to(dtype) if tensor.is_floating_point() else tensor

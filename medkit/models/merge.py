@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from .adapters.prompts import settings_of
+from .llama_adapter import settings_of
 from .load import Loaded, load_model, save_model
 from .quantize import is_quantized
 
@@ -54,4 +54,6 @@ def _put_back_whole(model: Any) -> None:
     for name, module in list(base.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):
             parent, _, last = name.rpartition(".")
-            base.get_submodule(parent).register_module(last, module.modules_to_save[module.active_adapter])
+            base.get_submodule(parent).register_module(
+                last, module.modules_to_save[module.active_adapters[0]]
+            )

@@ -7,6 +7,7 @@ it no video can be read anyway, so processors are made of their other parts; wit
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,8 @@ from typing import Any
 
 from transformers import AutoProcessor
 from transformers.processing_utils import ProcessorMixin
-from transformers.utils import cached_file, is_torchvision_available
+from transformers.utils.hub import cached_file
+from transformers.utils.import_utils import is_torchvision_available
 
 VIDEO = "video_processor"
 CONFIG, VIDEO_CONFIG = "processor_config.json", "video_preprocessor_config.json"
@@ -56,10 +58,9 @@ def leave_video_out() -> None:
     # SmolVLM's template asks for the pace of videos even when there is none, and its class for num2words,
     # which words the number of frames
     ProcessorMixin.video_processor = SimpleNamespace(num_frames=0, fps=0)  # type: ignore[attr-defined]
-    from transformers.models.smolvlm import processing_smolvlm
-
-    processing_smolvlm.num2words = processing_smolvlm.num2words or str
-    made: Any = processing_smolvlm.SmolVLMProcessor.__init__
+    smolvlm: Any = importlib.import_module("transformers.models.smolvlm.processing_smolvlm")
+    smolvlm.num2words = smolvlm.num2words or str
+    made = smolvlm.SmolVLMProcessor.__init__
     made.__defaults__ = (None, *made.__defaults__)  # the one processor that insists on its video part
     ProcessorMixin._without_video = True  # type: ignore[attr-defined]
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import TrainingError
-from ..models.adapters import after_step, allocation, regulariser, restore_allocation
+from ..models.adalora import after_step, allocation, regulariser, restore_allocation
 from ..models.load import Loaded
 from ..sample import Sample
 from .batches import Move

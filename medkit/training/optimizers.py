@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 from collections.abc import Callable
@@ -113,8 +114,7 @@ def _adam(kind: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(groups, betas=BETAS, fused=True)
     if not installed("bitsandbytes"):
         raise ModelError(f"optimizer {kind} {MISSING}")
-    from bitsandbytes import optim
-
+    optim: Any = importlib.import_module("bitsandbytes.optim")
     made = {"adamw8bit": optim.AdamW8bit, "paged_adamw8bit": optim.PagedAdamW8bit, "lion8bit": optim.Lion8bit}
     return made[kind](groups, betas=BETAS)
 

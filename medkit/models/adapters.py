@@ -1,20 +1,19 @@
-"""Freezes, unfreezes and wraps the parts of a model, and does what a kind of adapter needs while it learns."""
+"""Adapters: what is trained of a model. The projector is always trained whole, beside any adapter."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
-from ...cards.adapters import refusal
-from ...errors import ModelError
-from ..load import Loaded
-from ..parts import PARTS, part_of, top_modules, unused_vision
-from . import prompts
-from .wrap import kind_of, wrap
-
-ALLOCATION = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+from ..cards.adapters import refusal
+from ..errors import ModelError
+from . import llama_adapter
+from .adapter_folders import kind_of
+from .adapter_kinds import wrap
+from .load import Loaded
+from .merge import merge
+from .parts import PARTS, part_of, top_modules, unused_vision
 
 
 def make_trainable(
@@ -40,19 +39,14 @@ def make_trainable(
     if problem:
         raise ModelError(f"{problem}; {way_out}")
     adapted = adapter["kind"] != "full" and max(rates.get("vision", 0), rates.get("language", 0)) > 0
-    if adapted and kind_of(loaded):
+    if adapted and kind_of(loaded.model):
         _go_on(loaded, rates, adapter)
     elif adapted and adapter["kind"] == "llama_adapter":
-        prompts.attach(
-            loaded.model, adapter["prompt_tokens"], adapter["prompt_layers"], _whole_parts(loaded, rates)
-        )
-        prompts.freeze(loaded.model)
+        _attach_prompts(loaded, rates, adapter)
     elif adapted:
         wrap(loaded, rates, adapter)
     else:
-        if kind_of(loaded):
-            from ..merge import merge
-
+        if kind_of(loaded.model):
             loaded.model = merge(loaded).model
         for name, parameter in loaded.model.named_parameters():
             parameter.requires_grad_(rates.get(part_of(name, family), 0) > 0)
@@ -72,74 +66,22 @@ def make_trainable(
     return groups
 
 
-def after_step(model: Any, step: int, total: int) -> None:
-    """Lets AdaLoRA shift its budget of ranks; call after the optimiser's step, before gradients are cleared.
-
-    Args:
-        model: ``Loaded.model``.
-        step: Steps done, the last one included.
-        total: Steps of the stage.
-    """
-    if (allocator := _allocator(model)) is None or total < 2:
-        return
-    config = allocator.peft_config
-    # the shares of the AdaLoRA paper's smaller tasks: a tenth with all ranks, the last fifth with the kept ones
-    config.total_step, config.tinit, config.tfinal = total, total // 10, total // 5
-    config.deltaT = max(1, total // 100)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name and parameter.grad is None:  # vision, in a batch without pictures
-            parameter.grad = torch.zeros_like(parameter)
-    model.base_model.update_and_allocate(step)
-
-
-def regulariser(model: Any) -> torch.Tensor | None:
-    """Gives AdaLoRA's penalty on factors that are not orthogonal (float32 scalar), None for other kinds."""
-    if _allocator(model) is None:
-        return None
-    distances = []
-    for name, factor in model.named_parameters():
-        if "lora_A." in name or "lora_B." in name:
-            wide = factor if "lora_A." in name else factor.T
-            gram = (wide @ wide.T).float()
-            distances.append(torch.linalg.norm(gram - torch.eye(len(gram), device=gram.device)))
-    config = next(iter(model.peft_config.values()))
-    return config.orth_reg_weight * torch.stack(distances).mean()
-
-
-def allocation(model: Any) -> dict[str, Any]:
-    """Gives what AdaLoRA remembers between steps, for a training checkpoint; empty for other kinds."""
-    if (allocator := _allocator(model)) is None:
-        return {}
-    scores = {key: dict(getattr(allocator, key)) for key in ALLOCATION}
-    return {**scores, "rank_pattern": allocator.peft_config.rank_pattern}
-
-
-def restore_allocation(model: Any, state: dict[str, Any]) -> None:
-    """Takes back what ``allocation`` gave."""
-    if not state or (allocator := _allocator(model)) is None:
-        return
-    device = next(model.parameters()).device
-    for key in ALLOCATION:
-        setattr(allocator, key, {name: score.to(device) for name, score in state[key].items()})
-    allocator.peft_config.rank_pattern = state["rank_pattern"]
-
-
-def _allocator(model: Any) -> Any:
-    """Gives AdaLoRA's budget; a checkpoint that is trained on has its ranks already, and no budget."""
-    return getattr(getattr(model, "base_model", None), "rankallocator", None)
-
-
-def _whole_parts(loaded: Loaded, rates: dict[str, float]) -> list[str]:
-    return (
-        top_modules(loaded.base_model, loaded.model_type, "projector")
-        if rates.get("projector", 0) > 0
-        else []
+def _attach_prompts(loaded: Loaded, rates: dict[str, float], adapter: dict[str, Any]) -> None:
+    whole = (
+        top_modules(loaded.base_model, loaded.model_type, "projector") if rates.get("projector", 0) else []
     )
+    try:
+        llama_adapter.attach(loaded.model, adapter["prompt_tokens"], adapter["prompt_layers"], whole)
+    except ValueError as error:
+        raise ModelError(
+            f"llama_adapter does not fit: {error}; change prompt_layers or use kind: lora"
+        ) from error
+    llama_adapter.freeze(loaded.model)
 
 
 def _go_on(loaded: Loaded, rates: dict[str, float], adapter: dict[str, Any]) -> None:
     """Unfreezes the adapter that the checkpoint came with: one on top of it could not be saved alone."""
-    found, wanted = kind_of(loaded), adapter["kind"]
+    found, wanted = kind_of(loaded.model), adapter["kind"]
     # pissa is saved as the low-rank difference that it made, which is an ordinary adapter of twice the rank
     if found != wanted and not (wanted == "pissa" and found == "lora"):
         raise ModelError(
@@ -147,7 +89,13 @@ def _go_on(loaded: Loaded, rates: dict[str, float], adapter: dict[str, Any]) -> 
             "or export the checkpoint, which merges it"
         )
     if found == "llama_adapter":
-        prompts.unfreeze(loaded.model)
+        tokens = llama_adapter.settings_of(loaded.model)["adapter_len"]
+        if tokens != adapter["prompt_tokens"]:
+            raise ModelError(
+                f"the checkpoint's adapter has {tokens} prompt tokens, the recipe wants "
+                f"{adapter['prompt_tokens']}; use the same"
+            )
+        llama_adapter.freeze(loaded.model)
     else:
         config = loaded.model.peft_config["default"]
         rank = {"adalora": "target_r", "ia3": ""}.get(found, "r")

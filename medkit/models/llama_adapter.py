@@ -66,7 +66,7 @@ def attach(model: nn.Module, tokens: int, layers: int | None, whole: list[str]) 
     Raises:
         ValueError: The model has fewer layers, or attention of another form.
     """
-    attentions = [module for name, module in model.named_modules() if LAYER.search(name)]
+    attentions: list[Any] = [module for name, module in model.named_modules() if LAYER.search(name)]
     layers = layers or len(attentions)
     if not 0 < layers <= len(attentions):
         raise ValueError(f"the language model has {len(attentions)} attention layers, not {layers}")
@@ -81,7 +81,8 @@ def attach(model: nn.Module, tokens: int, layers: int | None, whole: list[str]) 
         attention.register_parameter(PROMPT, nn.Parameter(prompt))
         attention.register_parameter(GATE, nn.Parameter(torch.zeros(1, device=weight.device, dtype=dtype)))
         attention.register_forward_hook(_add_prompt, with_kwargs=True)
-    model.llama_adapter = {"adapter_len": tokens, "adapter_layers": layers, "whole_modules": list(whole)}
+    settings: Any = {"adapter_len": tokens, "adapter_layers": layers, "whole_modules": list(whole)}
+    model.llama_adapter = settings
 
 
 def settings_of(model: Any) -> dict[str, Any]:
