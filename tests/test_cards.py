@@ -39,7 +39,7 @@ BROKEN = [
     ("rate above one", C, "projector: 1.0e-3}\n  instruct", "projector: 10}\n  instruct",
      f"{C}:8: stages.align.train.projector: must be at most 1, not 10"),
     ("unknown adapter", R, "kind: lora", "kind: loro",
-     f'{R}:7: adapter.kind: must be full, lora, rslora, dora, pissa, adalora, ia3 or llama_adapter, not "loro"; '
+     f'{R}:7: adapter.kind: must be full or lora or rslora or dora or pissa or adalora or ia3 or llama_adapter, not "loro"; '
      "did you mean lora?"),
     ("missing key", R, "base: little\n", "", f"{R}:1: base: is missing; add 'base: ...'"),
     ("repeated key", R, "seed: 1", "seed: 1\nbase: little",

@@ -110,12 +110,11 @@ def adapter_problems(document: Document, curriculum: Curriculum | None, base: Pa
             message = f"optimizer {stage.optimizer} {MISSING}"
             add((*trail, "optimizer"), message, "or use optimizer: adamw")
         adapted = stage.objective == "answer" and stage.train.vision + stage.train.language > 0
-        if not adapted:
-            continue
-        key, message, hint = refusal(adapter, stage.train.model_dump(), family)
+        used, rates = (adapter, stage.train.model_dump()) if adapted else ({"kind": "full"}, {})
+        key, message, hint = refusal(used, rates, family)
         if message and key != "targets":
             add(("base",) if key == "base" else ("adapter", key), message, hint)
-        if adapter["kind"] == "adalora" and stage.patience:
+        if adapted and adapter["kind"] == "adalora" and stage.patience:
             message = "a stage can't stop early while adalora settles its ranks over the whole length"
             add((*trail, "patience"), message, "leave patience out, or use another kind")
     return list(faults.values())
