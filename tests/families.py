@@ -274,7 +274,10 @@ def _gemma3(folder: Path) -> Loaded:
     processor = Gemma3Processor(
         image_processor, tokenizer, chat_template=_chat("<start_of_image>"), image_seq_length=4
     )
-    return _loaded(Gemma3ForConditionalGeneration, config, processor, "stretch", folder)
+    loaded = _loaded(Gemma3ForConditionalGeneration, config, processor, "stretch", folder)
+    # transformers starts it at zero, so that no picture would be seen
+    torch.nn.init.normal_(loaded.model.model.multi_modal_projector.mm_input_projection_weight, std=0.1)
+    return loaded
 
 
 def _idefics_like(folder: Path, names: tuple[str, str, str, str, str]) -> Loaded:

@@ -1,6 +1,6 @@
 """Reads what the matrix test saved with transformers and PEFT alone; run in a process that has no medkit.
 
-Usage: python matrix_reader.py FOLDER, where FOLDER/cells.json lists the cells. Writes FOLDER/read.safetensors.
+Usage: python matrix_reader.py FOLDER..., where FOLDER/cells.json lists the cells. Writes FOLDER/read.safetensors.
 """
 
 import json
@@ -46,16 +46,17 @@ def read(cell, base):
 
 def main(folder):
     """Writes the logits of every cell."""
-    torch.set_num_threads(1)
     told = json.loads((folder / "cells.json").read_text())
     inputs = load_file(folder / "inputs.safetensors")
     made = {}
     with torch.no_grad():
         for cell in told["cells"]:
             made[cell["name"]] = read(cell, told["base"]).eval()(**inputs).logits.contiguous()
-    assert not [name for name in sys.modules if name.split(".")[0] == "medkit"]
     save_file(made, folder / "read.safetensors")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    torch.set_num_threads(1)
+    for argument in sys.argv[1:]:
+        main(Path(argument))
+    assert not [name for name in sys.modules if name.split(".")[0] == "medkit"]

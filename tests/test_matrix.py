@@ -67,6 +67,11 @@ REFUSED = {
     "llama_adapter, vision": ({"kind": "llama_adapter"}, ALL, "can't train vision"),
 }
 STEPS = 3
+SAVED = 1e-5  # largest difference of logits after saving and reading; the base quantised in the same way
+# After merging into the base in full precision, for every kind: the sums are the same, taken in another order.
+MERGED = 1e-5
+
+pytest.importorskip("bitsandbytes")
 
 
 @dataclass
@@ -83,6 +88,7 @@ class Bench:
 
 
 def bench_of(family: str, folder: Path) -> Bench:
+    folder.mkdir()
     built = build_family(family, folder / "base")
     save_model(built, folder / "base", built.contract)
     return Bench(family, folder, answers(folder / "data", count=6))
@@ -143,57 +149,71 @@ def _logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         return model.eval()(**inputs).logits
 
 
-def read_without_medkit(bench: Bench, results: dict[str, dict[str, Any]]) -> dict[str, torch.Tensor]:
+def write_cells(bench: Bench, results: dict[str, dict[str, Any]]) -> None:
     cells = [cell for result in results.values() for cell in result["cells"]]
-    told = {"base": str(bench.base), "cells": cells}
-    (bench.folder / "cells.json").write_text(json.dumps(told))
+    (bench.folder / "cells.json").write_text(json.dumps({"base": str(bench.base), "cells": cells}))
     inputs = next(iter(results.values()))["inputs"]
     save_file({key: value.contiguous() for key, value in inputs.items()}, bench.folder / "inputs.safetensors")
+
+
+def read_without_medkit(folders: list[Path]) -> None:
+    """Reads all cells in one other process: to import the libraries takes longer than the cells."""
     script = Path(__file__).with_name("matrix_reader.py")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-I", str(script), str(bench.folder)],
+        [sys.executable, "-I", str(script), *map(str, folders)],
         env={**environment, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        cwd=bench.folder,
-        timeout=240,
+        cwd=folders[0],
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return load_file(bench.folder / "read.safetensors")
 
 
-def check_cells(family: str, kinds: list[str], folder: Path) -> None:
-    bench = bench_of(family, folder)
-    results = {kind: learn(bench, kind) for kind in kinds}
-    read = read_without_medkit(bench, results)
+def faults_of(bench: Bench, results: dict[str, dict[str, Any]]) -> list[str]:
+    """Gives what is wrong with the cells of a family, in words."""
+    read, faults = load_file(bench.folder / "read.safetensors"), []
     base = load_model(bench.base, "cpu")
     for kind, result in results.items():
-        inputs, wanted = result["inputs"], result["wanted"]
-        assert result["after"] < result["before"], kind
-        assert (read[kind] - wanted).abs().max() <= 1e-5, kind
-        assert (wanted - _logits(base.model, inputs)).abs().max() > 1e-3, kind
-        if f"{kind}, merged" in read:
-            merged = read[f"{kind}, merged"]
-            assert (merged - result["over the full base"]).abs().max() <= 2e-5, kind
+        cell, wanted = f"{bench.family}: {kind}", result["wanted"]
+        if not result["after"] < result["before"]:
+            faults.append(f"{cell}: the loss went from {result['before']} to {result['after']}")
+        if not (difference := float((read[kind] - wanted).abs().max())) <= SAVED:
+            faults.append(f"{cell}: what was saved answers {difference} apart")
+        if not (wanted - _logits(base.model, result["inputs"])).abs().max() > 1e-4:
+            faults.append(f"{cell}: answers as its base")
+        if "over the full base" in result:
+            difference = float((read[f"{kind}, merged"] - result["over the full base"]).abs().max())
+            if not difference <= MERGED:
+                faults.append(f"{cell}: what was merged answers {difference} apart")
+    return faults
+
+
+def check_cells(families: list[str], kinds: list[str], folder: Path) -> None:
+    benches = [bench_of(family, folder / family) for family in families]
+    results = [{kind: learn(bench, kind) for kind in kinds} for bench in benches]
+    for bench, made in zip(benches, results, strict=True):
+        write_cells(bench, made)
+    read_without_medkit([bench.folder for bench in benches])
+    faults = [fault for bench, made in zip(benches, results, strict=True) for fault in faults_of(bench, made)]
+    assert faults == []
 
 
 OTHERS = [family for family in BUILDERS if family != "llava"]
 
 
 def test_every_adapter_learns_is_saved_and_read_by_plain_libraries(tmp_path):
-    check_cells("llava", list(KINDS), tmp_path)
+    check_cells(["llava"], list(KINDS), tmp_path)
 
 
-@pytest.mark.parametrize("family", OTHERS)
-def test_lora_fits_every_family(family, tmp_path):
-    check_cells(family, ["lora"], tmp_path)
+def test_lora_fits_every_family(tmp_path):
+    check_cells(OTHERS, ["lora"], tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", OTHERS)
-def test_every_adapter_fits_every_family(family, tmp_path):
-    check_cells(family, [kind for kind in KINDS if kind != "lora"], tmp_path)
+def test_every_adapter_fits_every_family(tmp_path):
+    check_cells(OTHERS, [kind for kind in KINDS if kind != "lora"], tmp_path)
 
 
 @pytest.mark.parametrize("name", REFUSED)
