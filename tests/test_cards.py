@@ -31,14 +31,16 @@ BROKEN = [
     ("number for text", R, "title: A small recipe", "title: 7", f'{R}:2: title: must be text, not 7; put it in quotes: "7"'),
     ("truth for a number", R, "seed: 1", "seed: true", f"{R}:13: seed: must be a whole number, not true"),
     ("word for a mapping", R, "adapter: {kind: lora, rank: 8}", "adapter: lora",
-     f'{R}:7: adapter: must be a mapping of keys to values, not "lora"; keys: kind, rank, alpha, dropout, targets'),
+     f'{R}:7: adapter: must be a mapping of keys to values, not "lora"; keys: kind, rank, alpha, dropout, targets, '
+     "prompt_tokens, prompt_layers, quantize"),
     ("word for a list", R, "benchmarks: [asked]", "benchmarks: asked", f'{R}:9: benchmarks: must be a list, not "asked"'),
     ("empty list", R, "benchmarks: [asked]", "benchmarks: []", f"{R}:9: benchmarks: must not be empty"),
     ("negative epochs", R, "epochs: 2", "epochs: -2", f"{R}:12: stages.instruct.epochs: must be greater than 0, not -2"),
     ("rate above one", C, "projector: 1.0e-3}\n  instruct", "projector: 10}\n  instruct",
      f"{C}:8: stages.align.train.projector: must be at most 1, not 10"),
     ("unknown adapter", R, "kind: lora", "kind: loro",
-     f'{R}:7: adapter.kind: must be full or lora, not "loro"; did you mean lora?'),
+     f'{R}:7: adapter.kind: must be full or lora or rslora or dora or pissa or adalora or ia3 or llama_adapter, not "loro"; '
+     "did you mean lora?"),
     ("missing key", R, "base: little\n", "", f"{R}:1: base: is missing; add 'base: ...'"),
     ("repeated key", R, "seed: 1", "seed: 1\nbase: little",
      f"{R}:14: base: the key is given twice (first on line 3); keep one of them"),

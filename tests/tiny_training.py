@@ -1,4 +1,4 @@
-"""What the model and training tests share: tiny models of three families and datasets of drawn scenes."""
+"""What the model and training tests share: tiny models, datasets of drawn scenes, and settings."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from families import CORPUS as CORPUS
+from families import SIZES as SIZES
+from families import build as build
+from families import build_family as build_family
 from PIL import Image
 
 from medkit.cards.strict_yaml import read_card
-from medkit.models.contract import Contract
 from medkit.models.load import Loaded
-from medkit.models.tiny import build_tiny, train_tokenizer
 from medkit.readers.drawn import load_draw
 from medkit.sample import Sample, assistant_turn, user_turn
 from medkit.store import DatasetWriter, open_dataset
@@ -22,36 +24,9 @@ from medkit.training.examples import ExampleSet
 torch.set_num_threads(1)  # two threads on two busy cores wait for each other for minutes
 
 DOMAINS = Path(__file__).resolve().parents[1] / "domains"
-SIZES = {
-    "image_px": 32,
-    "patch_px": 8,
-    "vision_width": 32,
-    "vision_layers": 2,
-    "language_width": 32,
-    "language_layers": 2,
-    "language_inner": 64,
-    "head_width": 16,
-    "vocabulary": 400,
-    "positions": 512,
-}
-CORPUS = [
-    " is there a red circle? yes no",
-    " how many squares are there? 1 2 3",
-    " what colour is it? red green blue",
-]
 FULL = {"kind": "full"}
 LORA = {"kind": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.1, "targets": []}
 RATES = {"vision": 1e-3, "projector": 1e-3, "language": 1e-3}
-
-
-def build(folder: Path, seed: int = 0, **sizes: int) -> Loaded:
-    """Builds a tiny LLaVA."""
-    return build_tiny({**SIZES, **sizes}, CORPUS, folder, seed)
-
-
-def build_family(family: str, folder: Path) -> Loaded:
-    """Builds a tiny model of ``llava``, ``llava_next`` or ``idefics3`` with a tokenizer of its own."""
-    return {"llava": build, "llava_next": _llava_next, "idefics3": _idefics3}[family](folder)
 
 
 def scenes(folder: Path, train: int = 24, valid: int = 6, conversations: int = 1) -> Path:
@@ -146,104 +121,3 @@ def stage(**changes: Any) -> dict[str, Any]:
         "hardware": {"device": "cpu", "precision": "fp32", "threads": 1},
     }
     return settings | changes
-
-
-def _llama(tokenizer: Any):
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
-CHATML = (
-    "{% for message in messages %}<s>{{ message['role'] }}\n{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}</s>\n"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
-)
-
-
-def _llava_next(folder: Path) -> Loaded:
-    from transformers import (
-        CLIPVisionConfig,
-        LlavaNextConfig,
-        LlavaNextForConditionalGeneration,
-        LlavaNextProcessor,
-    )
-    from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
-
-    tokenizer = train_tokenizer(CORPUS, 400)
-    grid = [[32, 64], [64, 32], [64, 64]]
-    vision = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=8,
-    )
-    torch.manual_seed(0)
-    model = LlavaNextForConditionalGeneration(
-        LlavaNextConfig(
-            vision_config=vision,
-            text_config=_llama(tokenizer),
-            image_grid_pinpoints=grid,
-            image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-            tie_word_embeddings=False,
-        )
-    )
-    image_processor = LlavaNextImageProcessorPil(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, image_grid_pinpoints=grid
-    )
-    processor = LlavaNextProcessor(
-        image_processor,
-        tokenizer,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        chat_template=CHATML,
-        num_additional_image_tokens=1,
-    )
-    return Loaded(model.eval(), processor, Contract("crop"), folder)
-
-
-def _idefics3(folder: Path) -> Loaded:
-    from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
-    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-
-    tokenizer = train_tokenizer(CORPUS, 400)
-    tiles = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<global-img>", *tiles]})
-    image_processor = Idefics3ImageProcessorPil(
-        size={"longest_edge": 64}, max_image_size={"longest_edge": 32}
-    )
-    processor = Idefics3Processor(image_processor, tokenizer, image_seq_len=4, chat_template=CHATML)
-    vision = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 32,
-        "patch_size": 8,
-    }
-    torch.manual_seed(0)
-    model = Idefics3ForConditionalGeneration(
-        Idefics3Config(
-            vision_config=vision,
-            text_config=_llama(tokenizer),
-            scale_factor=2,
-            pad_token_id=tokenizer.pad_token_id,
-            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-            tie_word_embeddings=False,
-        )
-    )
-    return Loaded(model.eval(), processor, Contract("stretch"), folder)

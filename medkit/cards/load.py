@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..errors import CardError, Problem
+from .adapters import adapter_problems
 from .faults import did_you_mean, shown, validate
 from .models import NAME, Benchmark, Curriculum, Domain, Recipe
 from .settings import apply_settings, overlay_stages, unknown_settings
@@ -109,6 +110,7 @@ def load_recipe(
     reading.problems += _name_problem("recipe", document, path)
     base, faults = resolve_base(document, shelf)
     reading.problems += faults
+    reading.problems += adapter_problems(document, curriculum, base.path if base else None)
     benchmarks = _load_benchmarks(reading)
     domains = _load_domains(reading, curriculum, benchmarks)
     words = _load_words(reading, base)

@@ -53,7 +53,8 @@ class Stage(Card):
         batch: Samples, or packed sequences, of one optimiser step; ``micro_batch`` of them are in memory at a time.
         warmup: Share of the steps in which the learning rate rises.
         clip: Largest norm of the gradient; 0 leaves it as it is.
-        optimizer: ``muon`` uses Muon for the matrices inside transformer blocks and AdamW for the rest.
+        optimizer: ``muon`` uses Muon for the matrices inside transformer blocks and AdamW for the rest; those
+            that end in ``8bit`` keep their state in 8 bits, through bitsandbytes.
         replay: Share of samples drawn from the replay domain, against forgetting.
         augment: How training pictures vary: ``flip`` (left-right, skipped where the text speaks of sides),
             ``shift`` (moved and scaled a little), ``colour``.
@@ -80,7 +81,7 @@ class Stage(Card):
     batch: Positive = 16
     micro_batch: Positive | None = None
     warmup: Share = 0.03
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon", "adamw8bit", "paged_adamw8bit", "lion8bit"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     clip: Annotated[float, Field(ge=0)] = 1.0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -162,13 +163,23 @@ class Benchmark(Card):
 
 
 class Adapter(Card):
-    """How weights change: all of them, or low-rank additions (the projector is trained along)."""
+    """How weights change: as a whole, or by a small addition (the projector is trained whole beside it).
 
-    kind: Literal["full", "lora"] = "full"
+    Attributes:
+        kind: ``full`` changes the weights; the others add to them and are saved alone.
+        rank, alpha, dropout, targets: Of the low-rank kinds (lora, rslora, dora, pissa, adalora).
+        prompt_tokens, prompt_layers: Of llama_adapter: learnt tokens of a layer, and layers from the top.
+        quantize: The language model's frozen weights are kept in 4 (nf4) or 8 bits while the adapter learns.
+    """
+
+    kind: Literal["full", "lora", "rslora", "dora", "pissa", "adalora", "ia3", "llama_adapter"] = "full"
     rank: Positive = 16
     alpha: Annotated[float, Field(gt=0)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: list[Text] = []
+    prompt_tokens: Positive = 10
+    prompt_layers: Positive | None = None
+    quantize: Literal["none", "nf4", "int8"] = "none"
 
 
 class Hardware(Card):

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
 from ..errors import MedkitError, ModelError
+from .adapter_folders import kind_of, load_adapter, save_adapter
 from .contract import Contract, read_contract, template_hash, write_contract
+from .processors import load_processor, save_processor
+from .quantize import quantization, steady
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -73,13 +76,21 @@ def pick_precision(precision: str, device: torch.device) -> str:
     return "bf16" if any(getattr(torch.cpu, probe, bool)() for probe in probes) else "fp32"
 
 
-def load_model(folder: str | Path, device: str = "auto", dtype: torch.dtype = torch.float32) -> Loaded:
+def load_model(
+    folder: str | Path,
+    device: str = "auto",
+    dtype: torch.dtype = torch.float32,
+    quantize: str = "none",
+    compute: torch.dtype = torch.float32,
+) -> Loaded:
     """Loads a model folder, a hub id, or an adapter folder with its base.
 
     Args:
         folder: Model folder, adapter folder or hub id.
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: Of the weights in memory.
+        quantize: ``nf4`` or ``int8`` keeps the language model's weights in 4 or 8 bits.
+        compute: Type that 4-bit weights are unpacked to.
 
     Raises:
         ModelError: The folder is no checkpoint, or contradicts its contract.
@@ -89,28 +100,47 @@ def load_model(folder: str | Path, device: str = "auto", dtype: torch.dtype = to
         raise ModelError(
             f"{path}: no config.json or adapter_config.json here; give a Hugging Face model folder"
         )
+    options: dict[str, Any] = {"dtype": dtype}
     try:
-        model = _load_weights(path, str(folder), dtype)
-        processor = AutoProcessor.from_pretrained(str(folder))
+        if quantize != "none":
+            options |= {
+                "quantization_config": quantization(_base_of(path, str(folder)), quantize, compute),
+                "device_map": {"": str(pick_device(device))},
+            }
+        model = _load_weights(path, str(folder), options)
+        processor = load_processor(str(folder))
     except MedkitError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{folder}: the checkpoint can't be loaded: {first_line}") from error
     if not getattr(processor, "chat_template", None):
         raise ModelError(
             f"{folder}: the checkpoint has no chat template; put a chat_template.jinja beside its weights"
         )
-    model.to(pick_device(device)).eval()
+    if quantize == "none":
+        model.to(pick_device(device))
+    else:
+        steady(model)
+    model.eval()
     config = model.get_base_model().config if hasattr(model, "peft_config") else model.config
     return Loaded(model, processor, read_contract(path, processor, config), path)
 
 
-def _load_weights(path: Path, name: str, dtype: torch.dtype) -> Any:
-    if not (path / "adapter_config.json").is_file():
-        return _load_whole(name, dtype)
-    from peft import PeftModel
+def _load_weights(path: Path, name: str, options: dict[str, Any]) -> Any:
+    base = _base_of(path, name)
+    model = _load_whole(base, options)
+    return model if base == name else load_adapter(model, name)
 
+
+def _base_of(path: Path, name: str) -> str:
+    """Gives the model that an adapter folder is for, and the name itself for a model.
+
+    Raises:
+        ModelError: The base is a folder that is not there.
+    """
+    if not (path / "adapter_config.json").is_file():
+        return name
     base = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
     if not Path(base).is_absolute() and (path / base).exists():
         base = str(path / base)
@@ -118,12 +148,12 @@ def _load_weights(path: Path, name: str, dtype: torch.dtype) -> Any:
         raise ModelError(
             f"{path}: its base checkpoint {base} is gone; mend base_model_name_or_path in adapter_config.json"
         )
-    return PeftModel.from_pretrained(_load_whole(base, dtype), name)
+    return base
 
 
-def _load_whole(name: str, dtype: torch.dtype) -> PreTrainedModel:
+def _load_whole(name: str, options: dict[str, Any]) -> PreTrainedModel:
     """Loads a full checkpoint; weights that it lacks would stay random numbers, so they are an error."""
-    whole: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, output_loading_info=True)
+    whole: Any = AutoModelForImageTextToText.from_pretrained(name, **options, output_loading_info=True)
     model, told = whole
     if missing := sorted(told["missing_keys"]):
         raise ModelError(
@@ -144,7 +174,10 @@ def save_model(loaded: Loaded, folder: Path, contract: Contract, dtype: torch.dt
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    if dtype is not None and not hasattr(loaded.model, "peft_config"):
+    if kind_of(loaded.model):
+        _point_at_base(loaded)
+        save_adapter(loaded.model, partial)
+    elif dtype is not None:
         state = {
             name: tensor.to(dtype) if tensor.is_floating_point() else tensor
             for name, tensor in _untied(loaded.model).items()
@@ -152,9 +185,8 @@ def save_model(loaded: Loaded, folder: Path, contract: Contract, dtype: torch.dt
         loaded.model.save_pretrained(partial, state_dict=state)
         name_dtype(partial / "config.json", str(dtype).removeprefix("torch."))
     else:
-        _point_at_base(loaded)
         loaded.model.save_pretrained(partial)
-    loaded.processor.save_pretrained(partial)
+    save_processor(loaded.processor, partial)
     mask = os.umask(0)
     os.umask(mask)
     for path in partial.iterdir():

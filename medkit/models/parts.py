@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 
@@ -17,6 +17,7 @@ PARTS = ("vision", "projector", "language")
 _LLAVA_LIKE = {"projector": r"\.multi_modal_projector\.|\.image_newline$", "vision": r"\.vision_tower\."}
 _QWEN_LIKE = {"projector": r"\.visual\.(merger|deepstack_merger_list)\.", "vision": r"\.visual\."}
 _IDEFICS_LIKE = {"projector": r"\.connector\.", "vision": r"\.vision_model\."}
+_BLOCK = re.compile(r"\.(layers?|blocks)\.\d+\.")
 FAMILIES: dict[str, dict[str, str]] = {
     "llava": _LLAVA_LIKE,
     "llava_next": _LLAVA_LIKE,
@@ -63,19 +64,21 @@ def linear_names(model: nn.Module, model_type: str, part: str, targets: list[str
         model_type: Its family.
         part: ``vision``, ``projector`` or ``language``.
         targets: Last names of the layers (``["q_proj", "v_proj"]``); empty for every linear layer inside the
-            transformer blocks.
+            transformer blocks. Vision blocks whose output is not used are left out.
 
     Raises:
         ModelError: No layer matches.
     """
     from torch import nn
 
+    unused = unused_vision(model, model_type)
     names = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
         and part_of(name, model_type) == part
-        and re.search(r"\.(layers|blocks)\.\d+\.", name)
+        and _BLOCK.search(name)
+        and not any(name.startswith(module + ".") for module in unused)
         and (not targets or name.rsplit(".", 1)[-1] in targets)
     ]
     if not names:
@@ -83,3 +86,37 @@ def linear_names(model: nn.Module, model_type: str, part: str, targets: list[str
             f"no linear layer of the {part} part matches the targets {targets!r}; leave targets out for all"
         )
     return names
+
+
+def top_modules(model: nn.Module, model_type: str, part: str) -> list[str]:
+    """Names the outermost modules with parameters that wholly belong to a part, lists by their members."""
+    from torch import nn
+
+    found: list[str] = []
+    for name, module in model.named_modules():
+        inside = any(name.startswith(outer + ".") for outer in found)
+        if not name or inside or isinstance(module, nn.ModuleList) or next(module.parameters(), None) is None:
+            continue
+        parts = {part_of(f"{name}.{inner}", model_type) for inner, _ in module.named_parameters()}
+        if parts == {part}:
+            found.append(name)
+    return found
+
+
+def unused_vision(model: Any, model_type: str) -> list[str]:
+    """Names the vision modules above the layer whose features are used: no gradient reaches them."""
+    layer = getattr(model.config, "vision_feature_layer", None)
+    tower = getattr(getattr(model, "model", model), "vision_tower", None)
+    if tower is None or not isinstance(layer, int):
+        return []
+    named = dict(tower.named_modules())
+    encoder = next((name for name in named if name.endswith("encoder")), "")
+    if not hasattr(named[encoder], "layers"):
+        return []
+    blocks = list(named[encoder].layers)
+    # hidden_states has the embeddings first, so [k] is the output of the first k blocks and [-1] of all
+    used = layer if layer >= 0 else len(blocks) + layer + 1
+    above = [f"{encoder}.layers.{number}" for number in range(used, len(blocks))]
+    above += [name for name in named if name.endswith("post_layernorm")]
+    prefix = next(name for name, module in model.named_modules() if module is tower)
+    return [f"{prefix}.{name}" for name in above]

@@ -13,6 +13,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
 from .load import Loaded, name_dtype
+from .processors import save_processor
 
 MOST_BYTES = "5GB"  # of one file
 # In-memory names of transformers 5 -> the names on disk that transformers 4, vLLM and SGLang read as well.
@@ -45,7 +46,7 @@ def write_checkpoint(loaded: Loaded, folder: Path, dtype: str) -> None:
     else:
         model.save_pretrained(folder, max_shard_size=MOST_BYTES)
     name_dtype(folder / "config.json", dtype)
-    loaded.processor.save_pretrained(folder)
+    save_processor(loaded.processor, folder)
     _write_settings(loaded, folder)
     mask = os.umask(0)
     os.umask(mask)

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from medkit.cards.adapters import READS
 from medkit.errors import MedkitError
 from medkit.report import wording
 from medkit.report.read import Run, Step, dataset_folders, find_key, ledger_rows, mapping
@@ -127,7 +128,8 @@ def _adapter(adapter: Any) -> str:
     told = [
         f"{name} {_plain(value)}"
         for name, value in values.items()
-        if name != "kind" and value not in (None, [])
+        if name in (*READS.get(str(values.get("kind")), values), "quantize") and name != "kind"
+        if value not in (None, [], "none")
     ]
     return ", ".join([_plain(values.get("kind")), *told]) if values else _plain(adapter) or "not recorded"
 

@@ -111,11 +111,12 @@ def encode(
         spans = _answer_spans(processor, messages, text)
     except TemplateError as error:
         raise UnfitSample(f"the chat template refuses the turns: {error}") from error
-    stand_ins = [Image.new("RGB", size) for size in image_sizes]
+    # those of one sample: a family may treat several pictures of a sample otherwise than one
+    stand_ins = [[Image.new("RGB", size) for size in image_sizes]] if image_sizes else None
     # the template writes <s> itself where the family wants one
     try:
         encoded = processor(
-            text=[text], images=stand_ins or None, add_special_tokens=not _starts_with_bos(tokenizer, text),
+            text=[text], images=stand_ins, add_special_tokens=not _starts_with_bos(tokenizer, text),
             return_offsets_mapping=True, return_text_replacement_offsets=True,
         )  # fmt: skip
     except (ValueError, ZeroDivisionError) as error:

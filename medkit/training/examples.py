@@ -267,7 +267,11 @@ class ExampleSet:
             for index in indices
             for ref in self.examples[index].images
         ]
-        return {key: _stacked([picture[key] for picture in made]) for key in (made[0] if made else ())}
+        stacked = {key: _stacked([picture[key] for picture in made]) for key in (made[0] if made else ())}
+        if "batch_num_images" in stacked:  # of a sample: with several, a picture is not cut into tiles
+            counts = [len(self.examples[index].images) for index in indices]
+            stacked["batch_num_images"] = torch.tensor([count for count in counts if count])
+        return stacked
 
     def move(self, index: int, epoch: int) -> Move:
         """Gives how the picture of an example is moved in an epoch."""
@@ -277,22 +281,26 @@ class ExampleSet:
         return np.random.default_rng([self.seed, epoch, index])
 
     def _picture(self, example: Example, ref: str, index: int, epoch: int) -> dict[str, torch.Tensor]:
-        if not self.augment and ref in self._pixels:
-            return self._pixels[ref]
+        processor = self.loaded.processor
+        # some image processors also report what only the text side needs
+        named = set(processor.model_input_names)
+        beside = len(example.images) > 1 and "batch_num_images" in named
+        key = f"{ref} beside others" if beside else ref
+        if not self.augment and key in self._pixels:
+            return self._pixels[key]
         image = prepare_image(self.datasets[example.dataset].image(ref), self.loaded.contract)
         if self.augment:
             # the processor makes it small anyway; to vary it at full size took ten times as long
             factor = min(image.size) // (2 * self._side) if self._side else 1
             image = image.reduce(factor) if factor > 1 else image
             image = augment_image(image, self.augment, self._rng(index, epoch), example.text)
-        processor = self.loaded.processor
-        # some image processors also report what only the text side needs
-        named = set(processor.model_input_names)
-        tensors = processor.image_processor(images=[image], return_tensors="pt")
-        made = {key: tensor for key, tensor in tensors.items() if key in named}
+        # LLaVA-OneVision prepares a picture that has others beside it in another way
+        shown = [[image, image]] if beside else [image]
+        tensors = processor.image_processor(images=shown, return_tensors="pt")
+        made = {name: tensor[:1] if beside else tensor for name, tensor in tensors.items() if name in named}
         size = sum(tensor.nbytes for tensor in made.values())
         if not self.augment and self._cached_bytes + size <= CACHE_BYTES:
-            self._pixels[ref] = made
+            self._pixels[key] = made
             self._cached_bytes += size
         return made
 

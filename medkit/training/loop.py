@@ -8,6 +8,7 @@ import os
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def run_loop(
 
     Args:
         accelerator: Already made; its device and precision are used.
-        objective: ``collate``, ``forward``, ``weights``, ``counts``, ``lengths`` (see objectives.py).
+        objective: ``collate``, ``forward``, ``after_step``, ``memory``, ``remember``, ``weights``, ``counts``,
+            ``lengths`` (see objectives.py).
         validation: An objective of the same kind on held-out samples, or None.
         optimizers: Over the objective's trainable parameters.
         settings: Of the stage.
@@ -87,7 +89,7 @@ def run_loop(
     trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
     per_epoch = math.ceil(len(objective.lengths) / settings.batch)
     total = max(1, math.ceil(settings.epochs * per_epoch))
-    progress, best = _resume(out, trainable, optimizers, accelerator)
+    progress, best = _resume(out, objective, trainable, optimizers, accelerator)
     model = accelerator.prepare_model(objective) if accelerator.num_processes > 1 else objective
     every = settings.validate_every or max(1, total // 8)
     steps = batch_at(objective.lengths, settings.batch, settings.seed, range(progress.step, total))
@@ -104,7 +106,7 @@ def run_loop(
             if not math.isfinite(loss + norm):
                 what = f"the loss is {loss} and its gradient's norm {norm} at step {step + 1}"
                 raise TrainingError(f"{what}; lower the learning rates or check the data")
-            optimizers.step()
+            optimizers.step(partial(objective.after_step, step + 1, total))
             window.add(loss, made)
             progress.step, progress.samples = step + 1, progress.samples + made.samples
             progress.tokens += made.weight
@@ -133,9 +135,8 @@ def run_loop(
                 break
             due = settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0
             if due and step + 1 < total and accelerator.is_main_process:
-                save_checkpoint(
-                    out / "checkpoints", step + 1, _snapshot(trainable, optimizers, progress, best)
-                )
+                state = _snapshot(trainable, optimizers, progress, best)
+                save_checkpoint(out / "checkpoints", step + 1, {**state, "objective": objective.memory()})
     if best is not None:
         _restore(trainable, best)
         progress.valid_loss = progress.best
@@ -251,8 +252,9 @@ def _seed_of(seed: int, step: int, process: int) -> int:
 
 
 def _resume(
-    out: Path, trainable: dict[str, nn.Parameter], optimizers: Optimizers, accelerator: Accelerator
-) -> tuple[Progress, dict[str, torch.Tensor] | None]:
+    out: Path, objective: Any, trainable: dict[str, nn.Parameter], optimizers: Optimizers,
+    accelerator: Accelerator,
+) -> tuple[Progress, dict[str, torch.Tensor] | None]:  # fmt: skip
     """Takes up the newest whole checkpoint, and drops log rows written after it."""
     found = latest_checkpoint(out / "checkpoints")
     step, state = found if found is not None else (0, None)
@@ -268,6 +270,7 @@ def _resume(
         return Progress(), None
     _restore(trainable, state["params"])
     optimizers.load_state_dict(state["optimizers"])
+    objective.remember(state.get("objective", {}))
     return Progress(**state["progress"]), state["kept"]
 
 

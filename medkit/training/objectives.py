@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import TrainingError
+from ..models.adalora import after_step, allocation, regulariser, restore_allocation
 from ..models.load import Loaded
 from ..sample import Sample
 from .batches import Move
@@ -67,7 +68,22 @@ class AnswerObjective(nn.Module):
         hidden = base.model(**seen, use_cache=False).last_hidden_state[:, :-1]  # [B, T-1, D]
         mask = labels != IGNORE
         logits = base.get_output_embeddings()(hidden[mask])  # [S, V]
-        return functional.cross_entropy(logits.float(), labels[mask], reduction="sum")
+        loss = functional.cross_entropy(logits.float(), labels[mask], reduction="sum")
+        penalty = regulariser(self.model) if self.training else None
+        # the loop divides by the number of tokens
+        return loss if penalty is None else loss + penalty * mask.sum()
+
+    def after_step(self, step: int, total: int) -> None:
+        """Lets the adapter act on a step that was taken, before its gradients are cleared."""
+        after_step(self.model, step, total)
+
+    def memory(self) -> dict[str, Any]:
+        """Gives what must be in a checkpoint beside parameters."""
+        return allocation(self.model)
+
+    def remember(self, state: dict[str, Any]) -> None:
+        """Takes back what ``memory`` gave."""
+        restore_allocation(self.model, state)
 
 
 class SeeObjective(nn.Module):
@@ -135,6 +151,16 @@ class SeeObjective(nn.Module):
                 logits = head(features[known].mean(dim=1)).float()
                 total = total + functional.cross_entropy(logits, wholes[:, number][known], reduction="sum")
         return total
+
+    def after_step(self, step: int, total: int) -> None:
+        """Does nothing: heads and tower need nothing between steps."""
+
+    def memory(self) -> dict[str, Any]:
+        """Gives nothing: all there is to keep is in the parameters."""
+        return {}
+
+    def remember(self, state: dict[str, Any]) -> None:
+        """Takes nothing back."""
 
 
 def _head(width: int, values: int) -> nn.Linear:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+
+from ..cards.adapters import MISSING, installed
+from ..errors import ModelError
 
 BETAS = (0.9, 0.98)
 MUON_RATIO = (
@@ -21,8 +26,9 @@ class Optimizers:
     Args:
         groups: Trainable parameters by part.
         rates: Learning rate by part.
-        weight_decay: Decoupled; not applied to vectors (norms, biases).
-        kind: ``adamw``, or ``muon``: Muon for the matrices inside transformer blocks, AdamW for the rest.
+        weight_decay: Decoupled; not applied to vectors (norms, biases, the scales of IA3).
+        kind: ``adamw``; ``muon``: Muon for the matrices inside transformer blocks, AdamW for the rest;
+            ``adamw8bit``, ``paged_adamw8bit`` or ``lion8bit``: bitsandbytes keeps their state in 8 bits.
         names: Parameter to full name, to tell blocks from embeddings.
 
     Attributes:
@@ -36,13 +42,13 @@ class Optimizers:
         adam: list[dict[str, Any]] = []
         muon: list[dict[str, Any]] = []
         for part, parameters in groups.items():
-            hidden = [p for p in parameters if kind == "muon" and p.ndim == 2 and _in_block(names[p])]
+            hidden = [p for p in parameters if kind == "muon" and _is_matrix(p) and _in_block(names[p])]
             chosen = {id(p) for p in hidden}
             rest = [p for p in parameters if id(p) not in chosen]
             rate = rates[part]
             for decay, members in (
-                (weight_decay, [p for p in rest if p.ndim > 1]),
-                (0.0, [p for p in rest if p.ndim <= 1]),
+                (weight_decay, [p for p in rest if p.ndim > 1 and not _is_scale(p)]),
+                (0.0, [p for p in rest if p.ndim <= 1 or _is_scale(p)]),
             ):
                 if members:
                     adam.append(
@@ -56,7 +62,7 @@ class Optimizers:
         self.peak = max(rates[part] for part in groups)
         self.members: list[torch.optim.Optimizer] = []
         if adam:
-            self.members.append(torch.optim.AdamW(adam, betas=BETAS, fused=True))
+            self.members.append(_adam(kind, adam))
         if muon:
             self.members.append(torch.optim.Muon(muon, adjust_lr_fn="original"))
 
@@ -66,10 +72,13 @@ class Optimizers:
             for group in member.param_groups:
                 group["lr"] = group["peak"] * factor
 
-    def step(self) -> None:
-        """Takes a step and clears the gradients."""
+    def step(self, before_clearing: Callable[[], None] | None = None) -> None:
+        """Takes a step and clears the gradients, after ``before_clearing`` has seen them."""
         for member in self.members:
             member.step()
+        if before_clearing:
+            before_clearing()
+        for member in self.members:
             member.zero_grad(set_to_none=True)
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -98,6 +107,25 @@ def schedule(step: int, total: int, warmup: float, shape: str) -> float:
     if shape == "constant":
         return 1.0
     return 1.0 - done if shape == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def _adam(kind: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    if kind in ("adamw", "muon"):
+        return torch.optim.AdamW(groups, betas=BETAS, fused=True)
+    if not installed("bitsandbytes"):
+        raise ModelError(f"optimizer {kind} {MISSING}")
+    optim: Any = importlib.import_module("bitsandbytes.optim")
+    made = {"adamw8bit": optim.AdamW8bit, "paged_adamw8bit": optim.PagedAdamW8bit, "lion8bit": optim.Lion8bit}
+    return made[kind](groups, betas=BETAS)
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    return parameter.ndim == 2 and not _is_scale(parameter)
+
+
+def _is_scale(parameter: nn.Parameter) -> bool:
+    """Says whether a parameter is one number a channel, written as a matrix of one row or column."""
+    return parameter.ndim == 2 and min(parameter.shape) == 1
 
 
 def _in_block(name: str) -> bool:

@@ -51,7 +51,9 @@ def train(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
     set_threads(settings["hardware"].get("threads", "auto"))
     accelerator = make_accelerator(settings, out)
     torch.manual_seed(settings["seed"])
-    loaded = load_model(inputs["start"], device=str(accelerator.device))
+    compute = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    quantize = settings["adapter"].get("quantize", "none")
+    loaded = load_model(inputs["start"], str(accelerator.device), quantize=quantize, compute=compute)
     if accelerator.device.type == "cpu":
         # torch's fused attention has a slow backward on CPU: with it the step took 1.55 times as long
         # (benchmarks/train_step.py)
