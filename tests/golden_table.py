@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medkit.evaluation.scoring import llava_med
+from medkit.evaluation.scoring import exact, llava_med, medevalkit, slake
 
 Case = dict[str, Any]
 
@@ -35,6 +35,46 @@ def llava_med_scores(folder: Path) -> Callable[[Case], Any]:
     return scores
 
 
+def exact_scores(_: Path) -> Callable[[Case], Any]:
+    def scores(case: Case) -> Any:
+        said, gold = case["prediction"], case["reference"]
+        found: dict[str, Any] = {
+            "vlmevalkit_accuracy": exact.vlmevalkit_accuracy(said, gold),
+            "vlmevalkit_default_vqa_score_single_answer": 0,
+            "medevalkit_judge_close_end_vqa": medevalkit.closed(said, gold),
+        }
+        for name in case["expected"]:
+            if name.startswith("lmms_exact_match["):
+                flags = [flag for flag in name[len("lmms_exact_match[") : -1].split(",") if flag]
+                found[name] = exact.lmms_exact_match(said, gold, **dict.fromkeys(flags, True))
+        return found
+
+    return scores
+
+
+def slake_scores(_: Path) -> Callable[[Case], Any]:
+    return lambda case: {
+        "prediction_normalized": slake.normalise(case["prediction"]),
+        "reference_normalized": slake.normalise(case["reference"]),
+        "correct": slake.slake_match(case["prediction"], case["reference"]),
+    }
+
+
+def medevalkit_scores(_: Path) -> Callable[[Case], Any]:
+    def scores(case: Case) -> Any:
+        said = medevalkit.extract(case["prediction"]).strip()
+        return {
+            "response_scored": said,
+            "judge_judgement": medevalkit.judgement(said, case["reference"]),
+            "judge_open_end_vqa": answer(lambda: medevalkit.open_scores(said, case["reference"])),
+        }
+
+    return scores
+
+
 PER_CASE: dict[str, Callable[[Path], Callable[[Case], Any]]] = {
+    "exact_match": exact_scores,
     "llava_med": llava_med_scores,
+    "medevalkit_vqa": medevalkit_scores,
+    "slake_lmms_eval": slake_scores,
 }
