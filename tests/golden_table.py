@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medkit.evaluation.scoring import exact, llava_med, medevalkit, slake
+from medkit.evaluation.scoring import documents, exact, llava_med, medevalkit, slake, soft, yes_no
 
 Case = dict[str, Any]
 
@@ -72,9 +72,104 @@ def medevalkit_scores(_: Path) -> Callable[[Case], Any]:
     return scores
 
 
+def soft_scores(_: Path) -> Callable[[Case], Any]:
+    def scores(case: Case) -> Any:
+        said, golds = case["prediction"], case["references"]
+        found = {name: answer(lambda: score(said, golds)) for name, score in soft.DEFINITIONS.items()}
+        bare = answer(lambda: soft.lmms_vqav2(said, golds, answer_ids=False))
+        return found | {"lmms_eval_vqav2_no_answer_id": bare}
+
+    return scores
+
+
+def pope_scores(_: Path) -> Callable[[Case], Any]:
+    def scores(case: Case) -> Any:
+        said, gold = case["prediction"], case["label"]
+        lmms, vlmevalkit = yes_no.pope_lmms(said), yes_no.yes_no_vlmevalkit(said)
+        return {
+            "llava_pope_pred": yes_no.pope_official(said),
+            "lmms_eval": {"pred": lmms, "score": float(lmms == gold.lower().strip())},
+            "vlmevalkit": {"extracted": vlmevalkit, "score": vlmevalkit.lower() == gold.lower()},
+        }
+
+    return scores
+
+
+def mme_scores(_: Path) -> Callable[[Case], Any]:
+    def scores(case: Case) -> Any:
+        gold = case["label"].lower()
+        lmms, vlmevalkit = yes_no.mme_lmms(case["prediction"]), yes_no.yes_no_vlmevalkit(case["prediction"])
+        return {
+            "lmms_eval": {"parsed": lmms, "score": float(lmms == gold)},
+            "vlmevalkit": {"extracted": vlmevalkit, "score": vlmevalkit.lower() == gold},
+        }
+
+    return scores
+
+
+def anls_scores(_: Path) -> Callable[[Case], Any]:
+    def scores(case: Case) -> Any:
+        said, golds = case["prediction"], case["references"]
+        portal = answer(lambda: documents.anls(said, golds))
+        return {
+            "lmms_eval": portal,
+            "vlmevalkit": portal,
+            "rrc_official_via_QwenVL": portal,
+            "llava_stvqa": answer(lambda: documents.anls_stvqa(said, golds)),
+            "pix2struct": answer(lambda: documents.anls_pix2struct(said, golds)),
+        }
+
+    return scores
+
+
+def chartqa_scores(_: Path) -> Callable[[Case], Any]:
+    def scores(case: Case) -> Any:
+        said, gold = case["prediction"], case["reference"]
+        plain = float(documents.relaxed(said, gold))
+        return {
+            "lmms_eval": plain,
+            "pix2struct": plain,
+            "vlmevalkit": float(documents.relaxed_vlmevalkit(said, gold)),
+            "qwen_vl": float(documents.relaxed_qwen(said, gold)),
+        }
+
+    return scores
+
+
+def ocr_scores(_: Path) -> Callable[[Case], Any]:
+    def scores(case: Case) -> Any:
+        said, golds = case["prediction"], case["answers"]
+        by_dataset = case["dataset"] == documents.FORMULA_DATASET
+        by_category = case["category"] == documents.FORMULA_CATEGORY
+        return {
+            "official": int(documents.ocr_contains(said, golds, by_dataset)),
+            "lmms_eval": int(documents.ocr_contains(said, golds, by_dataset, fold_width=True)),
+            "vlmevalkit": int(documents.ocr_contains(said, golds, by_category)),
+        }
+
+    return scores
+
+
+# Fields of a case beside ``expected`` that a function of medkit gives as well.
+ALSO_EXPECTED = ("normalized", "r2gen_cleaned")
+
+# File to references that are not compared, each with the reason. docs/scoring.md lists them too.
+NOT_CHECKED: dict[str, dict[str, str]] = {}
+
 PER_CASE: dict[str, Callable[[Path], Callable[[Case], Any]]] = {
+    "anls": anls_scores,
+    "chartqa_relaxed": chartqa_scores,
     "exact_match": exact_scores,
     "llava_med": llava_med_scores,
     "medevalkit_vqa": medevalkit_scores,
+    "mme": mme_scores,
+    "ocrbench": ocr_scores,
+    "pope": pope_scores,
     "slake_lmms_eval": slake_scores,
+    "vqa_soft_accuracy": soft_scores,
+}
+
+# Given the folder and all cases of the file, what scores one case.
+TABLE: dict[str, Callable[[Path, list[Case]], Callable[[Case], Any]]] = {
+    stem: lambda folder, cases, make=make: make(folder) for stem, make in PER_CASE.items()
 }

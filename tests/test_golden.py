@@ -1,0 +1,94 @@
+"""Every golden case equals medkit's function of the same definition.
+
+The cases were produced by running the references' own functions. They lie in $MEDKIT_SHARED/golden; any
+number of files and cases may be there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from golden_table import ALSO_EXPECTED, NOT_CHECKED, TABLE
+
+FOLDER = Path(os.environ.get("MEDKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "golden"
+FILES = sorted(FOLDER.glob("*.jsonl"))
+TOLERANCE = 1e-9
+
+
+def differences(expected: Any, found: Any, at: str = "") -> list[str]:
+    """Lists where a found value is not the expected one, by path; keys that only ``found`` has don't count."""
+    if isinstance(expected, dict) and (set(expected) == {"nonfinite"} or expected == {"error": "nan"}):
+        same = _same_nonfinite(expected.get("nonfinite", "nan"), found)
+        return [] if same else [f"{at}: {expected} is {found!r}"]
+    if isinstance(expected, dict) and isinstance(found, dict):
+        return [
+            line
+            for key, value in expected.items()
+            for line in differences(value, found.get(key, "(nothing)"), f"{at}/{key}")
+        ]
+    if isinstance(expected, list) and isinstance(found, list | tuple) and len(expected) == len(found):
+        pairs = enumerate(zip(expected, found, strict=True))
+        return [line for index, (one, other) in pairs for line in differences(one, other, f"{at}/{index}")]
+    if isinstance(expected, float) and isinstance(found, int | float):
+        return [] if abs(expected - found) <= TOLERANCE else [f"{at}: {expected} is {found}"]
+    return [] if expected == found else [f"{at}: {expected!r} is {found!r}"]
+
+
+def _same_nonfinite(name: str, found: Any) -> bool:
+    value = float(name)
+    return isinstance(found, float) and (found == value or (math.isnan(value) and math.isnan(found)))
+
+
+def cases_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def expected_of(case: dict[str, Any], stem: str) -> dict[str, Any]:
+    """Gives what a case expects, without what is argued in NOT_CHECKED."""
+    also = {key: case[key] for key in ALSO_EXPECTED if key in case}
+    skipped = NOT_CHECKED.get(stem, {})
+    return {key: value for key, value in (case["expected"] | also).items() if key not in skipped}
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_every_case_is_equal(path: Path) -> None:
+    make = TABLE.get(path.stem)
+    if make is None:
+        pytest.skip(f"{path.name}: medkit has no scorer under this file's name")
+    cases = cases_of(path)
+    scores = make(path.parent, cases)
+    wrong, checked = [], 0
+    for case in cases:
+        expected = expected_of(case, path.stem)
+        checked += bool(expected)
+        found = differences(expected, scores(case)) if expected else []
+        wrong += [f"case {case['id']}{line}" for line in found]
+    assert checked, f"{path.name}: nothing was checked"
+    assert not wrong, f"{len(wrong)} values of {len(cases)} cases differ:\n" + "\n".join(wrong[:20])
+
+
+def test_the_cases_are_there() -> None:
+    if not FILES:
+        pytest.skip(f"no golden cases in {FOLDER}; set MEDKIT_SHARED to the folder that holds golden/")
+    assert {path.stem for path in FILES} & set(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("expected", "found"),
+    [
+        (1.0, 1.0 + 2e-9),
+        (True, False),
+        ("B", "b"),
+        ({"error": "ValueError"}, 0.0),
+        ({"nonfinite": "inf"}, math.nan),
+        ({"a": 1}, {}),
+        ([1, 2], [1]),
+    ],
+)
+def test_differences_are_seen(expected: Any, found: Any) -> None:
+    assert differences(expected, found)
