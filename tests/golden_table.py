@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medkit.evaluation.scoring import documents, exact, llava_med, medevalkit, slake, soft, yes_no
+from medkit.evaluation.scoring import documents, exact, llava_med, medevalkit, options, slake, soft, yes_no
 
 Case = dict[str, Any]
 
@@ -150,6 +150,22 @@ def ocr_scores(_: Path) -> Callable[[Case], Any]:
     return scores
 
 
+def option_scores(_: Path) -> Callable[[Case], Any]:
+    def scores(case: Case) -> Any:
+        said, choices = case["prediction"], case["options"]
+        inferred = options.can_infer(said, choices)
+        return {
+            "can_infer_option": options.can_infer_option(said, list(choices)) or False,
+            "can_infer_text": options.can_infer_text(said, choices) or False,
+            "can_infer": inferred or False,
+            "eval_vanilla_exact_matching": {"hit": int(inferred == case["answer"])},
+            "extract_characters_regex": options.first_letter(said),
+            "lmms_extract_mcq_answer": options.lmms_option(said, list(choices)),
+        }
+
+    return scores
+
+
 # Fields of a case beside ``expected`` that a function of medkit gives as well.
 ALSO_EXPECTED = ("normalized", "r2gen_cleaned")
 
@@ -161,6 +177,7 @@ PER_CASE: dict[str, Callable[[Path], Callable[[Case], Any]]] = {
     "chartqa_relaxed": chartqa_scores,
     "exact_match": exact_scores,
     "llava_med": llava_med_scores,
+    "mcq_option_matching": option_scores,
     "medevalkit_vqa": medevalkit_scores,
     "mme": mme_scores,
     "ocrbench": ocr_scores,
