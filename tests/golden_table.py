@@ -7,7 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medkit.evaluation.scoring import documents, exact, llava_med, medevalkit, options, slake, soft, yes_no
+from medkit.evaluation.scoring import (
+    documents,
+    exact,
+    llava_med,
+    medevalkit,
+    mmmu_choice,
+    mmmu_open,
+    options,
+    slake,
+    soft,
+    yes_no,
+)
 
 Case = dict[str, Any]
 
@@ -166,6 +177,37 @@ def option_scores(_: Path) -> Callable[[Case], Any]:
     return scores
 
 
+MMMU_READERS = {
+    "official": mmmu_choice.official,
+    "lmms_eval": mmmu_choice.lmms_eval,
+    "medevalkit": mmmu_choice.medevalkit,
+    "lmms_eval_medqa": mmmu_choice.lmms_medqa,
+}
+
+
+def mmmu_choice_scores(_: Path) -> Callable[[Case], Any]:
+    def scores(case: Case) -> Any:
+        read = {name: reader(case["prediction"], case["options"]) for name, reader in MMMU_READERS.items()}
+        return {name: {"parsed": found, "correct": found == case["answer"]} for name, found in read.items()}
+
+    return scores
+
+
+def mmmu_open_scores(_: Path) -> Callable[[Case], Any]:
+    def scores(case: Case) -> Any:
+        parsed, gold = mmmu_open.parse(case["prediction"]), case["answer"]
+        found = {"parsed_set": parsed, "correct": mmmu_open.is_right(parsed, gold)}
+        return {
+            "official": found,
+            "medevalkit": found,
+            "lmms_eval_functions": found,
+            "lmms_eval_0.7.2_task_pipeline": {"acc": float(mmmu_open.is_right_lmms_072(parsed, gold))},
+            "lmms_eval_0.7.3_task_pipeline": {"acc": float(found["correct"])},
+        }
+
+    return scores
+
+
 # Fields of a case beside ``expected`` that a function of medkit gives as well.
 ALSO_EXPECTED = ("normalized", "r2gen_cleaned")
 
@@ -180,6 +222,8 @@ PER_CASE: dict[str, Callable[[Path], Callable[[Case], Any]]] = {
     "mcq_option_matching": option_scores,
     "medevalkit_vqa": medevalkit_scores,
     "mme": mme_scores,
+    "mmmu_multichoice": mmmu_choice_scores,
+    "mmmu_open": mmmu_open_scores,
     "ocrbench": ocr_scores,
     "pope": pope_scores,
     "slake_lmms_eval": slake_scores,

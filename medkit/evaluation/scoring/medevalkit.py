@@ -14,9 +14,9 @@ _BOXED = re.compile(r"\\boxed\{(.*?)\}", re.DOTALL)
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
-def extract(reply: str) -> str:
-    r"""Gives what stands in ``\boxed{}`` or ``<answer>``, lower-cased; else the whole reply."""
-    text = reply.lower()
+def extract(reply: str, lower: bool = True) -> str:
+    r"""Gives what stands in ``\boxed{}`` or ``<answer>``, lower-cased if wanted; else the whole reply."""
+    text = reply.lower() if lower else reply
     for pattern in (_BOXED, _TAGGED):
         found = pattern.search(text)
         if found:
