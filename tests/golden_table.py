@@ -12,9 +12,11 @@ from medkit.evaluation.scoring import (
     exact,
     llava_med,
     medevalkit,
+    medical_options,
     mmmu_choice,
     mmmu_open,
     options,
+    scienceqa,
     slake,
     soft,
     yes_no,
@@ -208,6 +210,45 @@ def mmmu_open_scores(_: Path) -> Callable[[Case], Any]:
     return scores
 
 
+def scienceqa_scores(_: Path) -> Callable[[Case], Any]:
+    def scores(case: Case) -> Any:
+        said, gold, letters = case["prediction"], case["answer"], list(case["options"])
+        parsed = scienceqa.llava(said)
+        index = scienceqa.llava_index(parsed, letters)
+        right = index == letters.index(gold)
+        return {
+            "llava_script": {"parsed": parsed, "pred_index": index, "correct": right},
+            "lmms_eval": {"exact_match": scienceqa.lmms(said, gold)},
+        }
+
+    return scores
+
+
+def medical_option_scores(_: Path) -> Callable[[Case], Any]:
+    def scores(case: Case) -> Any:
+        said, choices, gold = case["prediction"], case["options"], case["answer"]
+        place = list(choices).index(gold)
+        omni = medical_options.omnimedvqa(said, choices, gold)
+        named = medical_options.medxpertqa(said, list(choices))
+        return {
+            "pmc_vqa_index": medical_options.most_similar(said, list(choices.values())),
+            PMC_LAST: answer(lambda: medical_options.pmc_vqa_last_character(said, choices) == place),
+            "omnimedvqa_QA_score": {
+                "is_correct": None if omni is None else "yes" if omni else "no",
+                "score": float(omni or 0),
+            },
+            "medevalkit_judge_multi_choice": medical_options.medevalkit(said, choices, gold),
+            "medevalkit_judge_multi_choice_after_extract": medical_options.medevalkit(
+                medevalkit.extract(said), choices, gold
+            ),
+            "medxpertqa_zero_shot_ao": {"predicted": [named] if named else [], "correct": named == gold},
+        }
+
+    return scores
+
+
+PMC_LAST = 'pmc_vqa_td_correct(last char of the reply vs choices "X:text")'
+
 # Fields of a case beside ``expected`` that a function of medkit gives as well.
 ALSO_EXPECTED = ("normalized", "r2gen_cleaned")
 
@@ -221,11 +262,13 @@ PER_CASE: dict[str, Callable[[Path], Callable[[Case], Any]]] = {
     "llava_med": llava_med_scores,
     "mcq_option_matching": option_scores,
     "medevalkit_vqa": medevalkit_scores,
+    "medical_option_matching": medical_option_scores,
     "mme": mme_scores,
     "mmmu_multichoice": mmmu_choice_scores,
     "mmmu_open": mmmu_open_scores,
     "ocrbench": ocr_scores,
     "pope": pope_scores,
+    "scienceqa": scienceqa_scores,
     "slake_lmms_eval": slake_scores,
     "vqa_soft_accuracy": soft_scores,
 }

@@ -26,7 +26,7 @@ def extract(reply: str, lower: bool = True) -> str:
 
 def after_lead_in(text: str) -> str:
     """Gives what follows "answer is", "answer:" or "**answer**"; else the whole text."""
-    for lead_in in ("**answer**", "answer is", "answer:"):
+    for lead_in in ("**answer**", "**answer:**", "answer is", "answer:"):
         if lead_in in text:
             return text.split(lead_in)[-1]
     return text
