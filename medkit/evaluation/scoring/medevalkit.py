@@ -13,6 +13,10 @@ from .rouge import rouge_sets
 _BOXED = re.compile(r"\\boxed\{(.*?)\}", re.DOTALL)
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
+_LEAD_INS = (
+    "**answer**:", "**answer**", "*answer*:", "**answer:**", "answer is", "answer:", "答案:", "final answer",
+)  # fmt: skip
+
 
 def extract(reply: str, lower: bool = True) -> str:
     r"""Gives what stands in ``\boxed{}`` or ``<answer>``, lower-cased if wanted; else the whole reply."""
@@ -25,10 +29,9 @@ def extract(reply: str, lower: bool = True) -> str:
 
 
 def after_lead_in(text: str) -> str:
-    """Gives what follows "answer is", "answer:" or "**answer**"; else the whole text."""
-    for lead_in in ("**answer**", "**answer:**", "answer is", "answer:"):
-        if lead_in in text:
-            return text.split(lead_in)[-1]
+    """Gives what follows the last lead-in ("answer is", "**answer**:", "答案:" ...), one after another."""
+    for lead_in in _LEAD_INS:
+        text = text.split(lead_in)[-1]
     return text
 
 

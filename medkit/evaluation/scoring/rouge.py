@@ -30,7 +30,9 @@ def _sentences(text: str) -> list[list[str]]:
 
 
 def _ngram_f(hypothesis: Sequence[Sequence[str]], reference: Sequence[Sequence[str]], order: int) -> float:
-    said, gold = (_ngram_set([word for one in side for word in one], order) for side in (hypothesis, reference))
+    said, gold = (
+        _ngram_set([word for one in side for word in one], order) for side in (hypothesis, reference)
+    )
     return _f_measure(len(said & gold), len(said), len(gold))
 
 
