@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from medkit.evaluation.scoring import (
+    bleu,
+    captions,
     documents,
     exact,
     findings,
@@ -22,6 +26,9 @@ from medkit.evaluation.scoring import (
     mmmu_choice,
     mmmu_open,
     options,
+    report_text,
+    rouge,
+    sacre,
     scienceqa,
     slake,
     soft,
@@ -308,6 +315,95 @@ def statistics_scores(_: Path) -> Callable[[Case], Any]:
     return scores
 
 
+PLAIN, PTB = "pycocoevalcap_no_tokenizer(VLMEvalKit way)", "pycocoevalcap_ptb(COCO/lmms-eval way)"
+R2GEN = "r2gen_clean_mimic_then_pycocoevalcap(first ref)"
+STEMMED, SACRE = "rouge_score_stemmer(first ref)", "sacrebleu_sentence_effective_order(first ref)"
+
+
+def caption_scores(said: list[str], golds: list[list[str]], with_meteor: bool) -> list[dict[str, float]]:
+    found = []
+    for text, own, value in zip(said, golds, captions.cider(said, golds), strict=True):
+        orders = captions.bleu_from_counts(captions.bleu_counts(text, own))
+        scores = {f"bleu_{order}": score for order, score in enumerate(orders, start=1)}
+        found.append(scores | {"rouge_l": captions.rouge_l(text, own), "cider": value})
+    if with_meteor:
+        for scores, value in zip(found, captions.meteor(said, golds), strict=True):
+            scores["meteor"] = value
+    return found
+
+
+def medevalkit_report(said: str, gold: str) -> dict[str, float]:
+    if not said:
+        return {"skipped": True}
+    overlap = rouge.rouge_sets(said.lower(), gold.lower())
+    words = report_text.radcliq_words(said), report_text.radcliq_words(gold)
+    weights = enumerate(bleu.CUMULATIVE, start=1)
+    return {f"bleu{k}": bleu.sentence_bleu(words[1], words[0], weight) for k, weight in weights} | overlap
+
+
+def porter() -> Callable[[str], str]:
+    from nltk.stem.porter import PorterStemmer
+
+    return PorterStemmer().stem
+
+
+def report_scores(_: Path, cases: list[Case]) -> Callable[[Case], Any]:
+    def cleaned(text: str, mimic: bool) -> str:
+        return report_text.r2gen_clean(text, mimic)
+
+    ways = {
+        PLAIN: [(case["prediction"], case["references"]) for case in cases],
+        PTB: [(case["ptb_tokens"]["prediction"][0], case["ptb_tokens"]["references"]) for case in cases],
+        R2GEN: [
+            (cleaned(case["prediction"], True), [cleaned(case["references"][0], True)]) for case in cases
+        ],
+    }
+    found = {}
+    for way, pairs in ways.items():
+        said, golds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        scores = caption_scores(said, golds, way != PLAIN and can_run_meteor())
+        found[way] = {case["id"]: one for case, one in zip(cases, scores, strict=True)}
+    stem = porter() if has("nltk") else None
+
+    def scores_of(case: Case) -> Any:
+        said, gold = case["prediction"], case["references"][0]
+        plain = captions.rouge_scores(said, gold)
+        own = {
+            "r2gen_cleaned": {
+                name: {"prediction": cleaned(said, mimic), "reference": cleaned(gold, mimic)}
+                for name, mimic in (("mimic_cxr", True), ("iu_xray", False))
+            },
+            "medevalkit_nltk_rouge(first ref)": answer(lambda: medevalkit_report(said, gold)),
+            "rouge_score(first ref)": plain,
+            "llava_rad_rouge(first ref)": {name: plain[name]["f"] for name in ("rougeL", "rouge2")},
+        }
+        if stem:
+            own[STEMMED] = {name: one["f"] for name, one in captions.rouge_scores(said, gold, stem).items()}
+        if has("sacrebleu"):
+            own[SACRE] = sacre.sentence_bleu_percent(said, gold)
+        return own | {way: by_id[case["id"]] for way, by_id in found.items()}
+
+    return scores_of
+
+
+def has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def can_run_meteor() -> bool:
+    return has("pycocoevalcap") and shutil.which("java") is not None
+
+
+# Reference, or a reference's score, that needs what is not everywhere, and whether it is here.
+OPTIONAL: dict[str, dict[tuple[str, ...], tuple[str, Callable[[], bool]]]] = {
+    "report_nlg": {
+        (STEMMED,): ("NLTK", lambda: has("nltk")),
+        (SACRE,): ("sacrebleu", lambda: has("sacrebleu")),
+        (PTB, "meteor"): ("pycocoevalcap and Java", can_run_meteor),
+        (R2GEN, "meteor"): ("pycocoevalcap and Java", can_run_meteor),
+    }
+}
+
 PMC_LAST = 'pmc_vqa_td_correct(last char of the reply vs choices "X:text")'
 
 # Fields of a case beside ``expected`` that a function of medkit gives as well.
@@ -354,4 +450,4 @@ PER_CASE: dict[str, Callable[[Path], Callable[[Case], Any]]] = {
 # Given the folder and all cases of the file, what scores one case.
 TABLE: dict[str, Callable[[Path, list[Case]], Callable[[Case], Any]]] = {
     stem: lambda folder, cases, make=make: make(folder) for stem, make in PER_CASE.items()
-}
+} | {"report_nlg": report_scores}

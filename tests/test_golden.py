@@ -6,6 +6,7 @@ number of files and cases may be there.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from golden_table import ALSO_EXPECTED, EXCEPTIONS, TABLE
+from golden_table import ALSO_EXPECTED, EXCEPTIONS, OPTIONAL, TABLE
 
 from medkit.evaluation.scoring import lmms_statistics
 
@@ -51,10 +52,17 @@ def cases_of(path: Path) -> list[dict[str, Any]]:
 
 
 def expected_of(case: dict[str, Any], stem: str) -> dict[str, Any]:
-    """Gives what a case expects, without what is argued in EXCEPTIONS."""
+    """Gives what a case expects, without what EXCEPTIONS argue and what a missing program would give."""
     also = {key: case[key] for key in ALSO_EXPECTED if key in case}
     excepted = {key for key, applies in EXCEPTIONS.get(stem, {}).items() if applies(case)}
-    return {key: value for key, value in (case["expected"] | also).items() if key not in excepted}
+    expected = copy.deepcopy({key: v for key, v in (case["expected"] | also).items() if key not in excepted})
+    for path, (_, is_here) in OPTIONAL.get(stem, {}).items():
+        within: Any = expected
+        for key in path[:-1]:
+            within = within.get(key, {})
+        if not is_here():
+            within.pop(path[-1], None)
+    return expected
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
@@ -72,6 +80,19 @@ def test_every_case_is_equal(path: Path) -> None:
         wrong += [f"case {case['id']}{line}" for line in found]
     assert checked, f"{path.name}: nothing was checked"
     assert not wrong, f"{len(wrong)} values of {len(cases)} cases differ:\n" + "\n".join(wrong[:20])
+
+
+@pytest.mark.parametrize(
+    ("stem", "path"), [(stem, path) for stem, paths in OPTIONAL.items() for path in paths]
+)
+def test_what_needs_a_program_was_compared(stem: str, path: tuple[str, ...]) -> None:
+    program, is_here = OPTIONAL[stem][path]
+    if not is_here():
+        pytest.skip(f"{stem}: {' '.join(path)} is not compared without {program}: medkit-lmm[evaluate]")
+    cases = [case for file in FILES if file.stem == stem for case in cases_of(file)]
+    if not cases:
+        pytest.skip(f"no {stem}.jsonl in {FOLDER}")
+    assert any(path[0] in expected_of(case, stem) for case in cases)
 
 
 def test_power_and_repeats_are_equal() -> None:
