@@ -70,7 +70,7 @@ def relative_scores(marks: Sequence[Marks]) -> dict[str, float]:
         marks: Pairs of the reference's and the model's mark.
     """
     fine = [pair for pair in marks if pair != MALFORMED and pair[0] > 0]
-    counts = {"count": len(fine), "malformed": len(marks) - len(fine)}
+    counts: dict[str, float] = {"count": len(fine), "malformed": len(marks) - len(fine)}
     if not fine:
         return counts
     reference, model = (sum(side) for side in zip(*fine, strict=True))

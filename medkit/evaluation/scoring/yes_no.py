@@ -49,29 +49,31 @@ def mme_lmms(said: str) -> str:
     return next((word for word in ("yes", "no") if word in text[:_PREFIX]), "other")
 
 
-def confusion_scores(pairs: Iterable[tuple[str, str]]) -> dict[str, float]:
+def confusion_scores(
+    pairs: Iterable[tuple[str, str]], *, other_is_no: bool = False, ratio_of_gold: bool = False
+) -> dict[str, float]:
     """Gives POPE's numbers, with yes as the positive class; 0 where a ratio has no denominator.
-
-    A prediction that is neither yes nor no is wrong, and no error of either kind: precision and recall don't
-    see it.
 
     Args:
         pairs: Prediction and label, each lower case.
+        other_is_no: Whether a prediction that is neither counts as a no in precision and recall
+            (VLMEvalKit). Else it is no error of either kind there (lmms-eval). In the accuracy it is wrong.
+        ratio_of_gold: Whether ``yes_ratio`` is of the labels (lmms-eval) and not of the predictions.
     """
     counts: dict[tuple[str, str], int] = defaultdict(int)
-    total = 0
-    for said, gold in pairs:
-        counts[said, gold] += 1
-        total += 1
+    for pair in pairs:
+        counts[pair] += 1
+    total = sum(counts.values())
+    said_yes, gold_yes = (sum(n for pair, n in counts.items() if pair[side] == "yes") for side in (0, 1))
     hits, false = counts["yes", "yes"], counts["yes", "no"]
-    missed, rejected = counts["no", "yes"], counts["no", "no"]
+    missed = gold_yes - hits if other_is_no else counts["no", "yes"]
     precision, recall = _ratio(hits, hits + false), _ratio(hits, hits + missed)
     return {
-        "accuracy": _ratio(hits + rejected, total),
+        "accuracy": _ratio(hits + counts["no", "no"], total),
         "precision": precision,
         "recall": recall,
         "f1": _ratio(2 * precision * recall, precision + recall),
-        "yes_ratio": _ratio(sum(n for (said, _), n in counts.items() if said == "yes"), total),
+        "yes_ratio": _ratio(gold_yes if ratio_of_gold else said_yes, total),
     }
 
 
@@ -86,7 +88,7 @@ def mme_scores(rows: Sequence[tuple[str, str, bool]]) -> dict[str, float]:
     images: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for category, image, right in rows:
         images[category][image].append(right)
-    points = {}
+    points: dict[str, float] = {}
     for category, asked in images.items():
         answers = [right for rights in asked.values() for right in rights]
         both = [all(rights) for rights in asked.values()]
