@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from golden_table import ALSO_EXPECTED, EXCEPTIONS, OPTIONAL, TABLE
 
-from medkit.evaluation.scoring import lmms_statistics
+from medkit.evaluation.scoring import captions, lmms_statistics
 
 FOLDER = Path(os.environ.get("MEDKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "golden"
 FILES = sorted(FOLDER.glob("*.jsonl"))
@@ -80,6 +80,18 @@ def test_every_case_is_equal(path: Path) -> None:
         wrong += [f"case {case['id']}{line}" for line in found]
     assert checked, f"{path.name}: nothing was checked"
     assert not wrong, f"{len(wrong)} values of {len(cases)} cases differ:\n" + "\n".join(wrong[:20])
+
+
+def test_the_report_file_as_a_corpus() -> None:
+    path = FOLDER / "report_nlg.jsonl"
+    cases = cases_of(path) if path.is_file() else []
+    if len(cases) != 195:  # CIDEr and BLEU of a corpus are known for the whole file only
+        pytest.skip(f"{path} is not there as a whole")
+    counts = sum(captions.bleu_counts(case["prediction"], case["references"]) for case in cases)
+    expected = [0.6565992865634586, 0.6163982144871259, 0.5844703722567954, 0.5551873433800266]
+    assert not differences(expected, captions.bleu_from_counts(counts))
+    said, golds = [case["prediction"] for case in cases], [case["references"] for case in cases]
+    assert abs(sum(captions.cider(said, golds)) / 195 - 2.7300028646782466) <= TOLERANCE
 
 
 @pytest.mark.parametrize(
