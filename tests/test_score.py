@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.testing import CliRunner
 
+from medkit.cards import models
 from medkit.cli import app
 from medkit.errors import DataError
 from medkit.evaluation.scoring import answer_files, captions, judges, profile_medkit, yes_no
@@ -49,6 +50,10 @@ def test_the_seven_profiles_have_versions_and_say_what_they_count() -> None:
         names = [score.name for score in profile.scores]
         assert len(set(names)) == len(names)
         assert all(len(entry.definition) > 15 for entry in (*profile.scores, *profile.corpus))
+
+
+def test_a_benchmark_card_may_name_each_profile() -> None:
+    assert set(get_args(models.ProfileName)) == set(PROFILES)
 
 
 def test_the_page_names_every_profile_and_score_with_its_version() -> None:

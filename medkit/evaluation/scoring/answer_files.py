@@ -61,22 +61,37 @@ def read_items(path: Path, references: Path | None = None) -> dict[str, list[Ite
         DataError: A column is missing, ids are not the same in both files, or there is no answer.
     """
     path = path / "answers.jsonl" if path.is_dir() else path
-    rows = [row for row in _rows(path) if row.get("control", "none") == "none"]
+    rows = _rows(path)
+    if references is not None:
+        rows = _joined(rows, [_flat(row) for row in _rows(references)], (path, references))
+    return items_of(rows, str(path), path.stem)
+
+
+def items_of(rows: Sequence[Row], where: str, benchmark: str = "answers") -> dict[str, list[Item]]:
+    """Gives rows of stored answers as items, by benchmark; rows of a control are left out.
+
+    Args:
+        rows: Mappings of columns to values.
+        where: The rows' origin, for messages.
+        benchmark: Name of rows that state none.
+
+    Raises:
+        DataError: A column is missing or there is no answer.
+    """
+    rows = [row for row in rows if row.get("control", "none") == "none"]
     if not rows:
-        raise DataError(f"{path} holds no answers")
+        raise DataError(f"{where} holds no answers")
     reply = _column(rows, REPLIES) or _column(rows, (EITHER,))
     if reply is None:
         raise DataError(
-            f"{path}: no column with the replies among {_names(rows)}; give it one of these names: "
+            f"{where}: no column with the replies among {_names(rows)}; give it one of these names: "
             f"{', '.join((*REPLIES, EITHER))}"
         )
-    if references is not None:
-        rows = _joined(rows, [_flat(row) for row in _rows(references)], (path, references), reply)
     found: dict[str, list[Item]] = {}
     golds = tuple(name for name in (*GOLDS, EITHER) if name != reply)
     for number, row in enumerate(rows, start=1):
-        item = _item(row, reply, golds, f"{path}: row {number}")
-        found.setdefault(str(row.get("benchmark", path.stem)), []).append(item)
+        item = _item(row, reply, golds, f"{where}: row {number}")
+        found.setdefault(str(row.get("benchmark", benchmark)), []).append(item)
     return found
 
 
@@ -123,7 +138,7 @@ def _flat(row: Row) -> Row:
     return row | {"question": turns[0].get("value", ""), "references": turns[1].get("value", "")}
 
 
-def _joined(rows: list[Row], gold: list[Row], paths: tuple[Path, Path], reply: str) -> list[Row]:
+def _joined(rows: list[Row], gold: list[Row], paths: tuple[Path, Path]) -> list[Row]:
     ids, gold_ids = ([_first(row, IDS) for row in side] for side in (rows, gold))
     for path, side in zip(paths, (ids, gold_ids), strict=True):
         if None in side:
@@ -139,7 +154,7 @@ def _joined(rows: list[Row], gold: list[Row], paths: tuple[Path, Path], reply: s
             f"{paths[0]} and {paths[1]} hold other questions: without a reply {lost[0] or 'none'}, without a "
             f"reference {lost[1] or 'none'}; score files of the same questions"
         )
-    return [known[str(one)] | row | {reply: row.get(reply)} for one, row in zip(ids, rows, strict=True)]
+    return [known[str(one)] | row for one, row in zip(ids, rows, strict=True)]
 
 
 def _item(row: Row, reply: str, gold_names: Sequence[str], where: str) -> Item:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..statistics import score_interval
-from .answer_files import read_items
+from .answer_files import items_of, read_items
 from .profile import Item, Mark, Profile, Score
 from .profiles import find_profiles
 
@@ -49,6 +49,12 @@ def score_file(
             "profiles": {one.name: score_items(items, one, seed) for one in profiles},
         }
     return {"answers": str(path), "interval": "95 %, bootstrap over groups", "benchmarks": benchmarks}
+
+
+def score_rows(rows: Sequence[dict[str, Any]], profile: str, seed: int = 0) -> dict[str, Any]:
+    """Scores the rows of one benchmark's ``answers.jsonl``, controls left out; profile name to ``score_items``."""
+    items = [item for found in items_of(rows, "answers").values() for item in found]
+    return {one.name: score_items(items, one, seed) for one in find_profiles(profile)}
 
 
 def score_items(items: Sequence[Item], profile: Profile, seed: int = 0) -> dict[str, Any]:
