@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from real_data import real_set, splits_of
 from typer.testing import CliRunner
 
 from medkit.cards import models
@@ -314,3 +315,20 @@ def test_reports_have_corpus_scores() -> None:
 def test_bleu_of_a_corpus_is_not_the_mean_of_its_sentences() -> None:
     counts = [captions.bleu_counts("a b", ["a b c d"]), captions.bleu_counts("a b c d", ["a b c d"])]
     assert captions.bleu_from_counts(sum(counts))[0] == pytest.approx(0.716531, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["slake_text", "vqa_med_2019_text", "vqa_rad"])
+def test_real_answers_are_right_under_the_definitions_that_should_say_so(name: str) -> None:
+    folder = real_set(name)
+    rows = [row for split in splits_of(folder, "questions_*.jsonl").values() for row in split]
+    gold = [row | {"references": row["answer"], "id": n} for n, row in enumerate(rows)][:1500]
+    said = [row | {"prediction": row["references"]} for row in gold if str(row["references"]).strip()]
+    assert said
+    items = answer_files.items_of(said, name)["answers"]
+    for profile in PROFILES.values():
+        score_items(items, profile)  # any text of any language has a value
+    assert values(items, "medkit")["exact"] == 1.0
+    assert values(items, "llava_med_v1_batch")["closed_accuracy"] == 1.0
+    if "yes_no" in values(items, "medkit"):
+        assert values(items, "medkit")["yes_no"] == 1.0
+        assert values(items, "lmms_eval")["pope"] == 1.0
