@@ -203,6 +203,42 @@ def export_model(
         typer.echo(line)
 
 
+@app.command()
+def score(
+    answers: Annotated[
+        Path, typer.Argument(help="Stored answers (JSONL or JSON), or an evaluation's folder.")
+    ],
+    profile: Annotated[
+        str, typer.Option("--profile", help="Whose definitions; all for every one.")
+    ] = "medkit",
+    references: Annotated[
+        Path | None, typer.Option("--references", help="Gold answers, where a tool keeps them apart.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--json", help="Also write everything, definitions too.")
+    ] = None,
+) -> None:
+    """Score stored answers again, under any tool's definitions.
+
+    \b
+    medkit score runs/phantom/5-evaluate --profile all
+    medkit score answers.jsonl --references test.json --profile llava_med_v1_batch
+    """
+    import json
+
+    from rich.console import Console
+
+    from .evaluation.scoring.rescore import score_file
+    from .store import write_atomically
+    from .tables import score_table
+
+    found = score_file(answers, profile, references)
+    Console().print(score_table(found))
+    if out is not None:
+        write_atomically(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        typer.echo(f"wrote {out}")
+
+
 @new_app.command("recipe")
 def new_recipe(
     name: str,

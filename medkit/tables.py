@@ -118,3 +118,31 @@ def _p_value(value: Any) -> str:
     if not isinstance(value, int | float):
         return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def score_table(found: dict[str, Any]) -> RenderableType:
+    """Gives the scores of stored answers: each with its interval, and what stands behind it."""
+    parts: list[RenderableType] = []
+    for benchmark, entry in found["benchmarks"].items():
+        title = f"{benchmark}: {entry['questions']} questions, {entry['groups']} groups"
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table.add_column("score", overflow="fold")
+        for name in ("value", "95 % interval", "count", "empty", "unparsed", "cut", "chance"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for profile, scores in entry["profiles"].items():
+            table.add_row(Text(f"{profile} v{scores['version']}", style="bold"))
+            for name, score in scores["scores"].items():
+                unread = score["unparsed"] + score["refused"] + score["failed"]
+                counts = (score["empty"], unread, score["truncated"], score["would_be_random"])
+                interval = f"{score['low']:.3f} to {score['high']:.3f}"
+                shown = (
+                    f"{score['value']:.3f}",
+                    interval,
+                    str(score["count"]),
+                    *(str(c or "") for c in counts),
+                )
+                table.add_row(name, *shown)
+            for name, score in scores["corpus"].items():
+                table.add_row(name, f"{score['value']:.3f}", "", str(score["count"]))
+        parts.append(table)
+    return Group(*parts)

@@ -18,6 +18,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 SampleKind = Literal["caption", "description", "conversation", "reasoning", "question", "record"]
 Scorer = Literal["answer", "exact", "contained", "token_recall", "f1", "yes_no", "choice"]
+ProfileName = Literal[
+    "medkit", "llava_med_v1", "llava_med_v1_batch", "lmms_eval", "vlmevalkit", "medevalkit", "official"
+]
 
 
 def _threads(value: Any) -> int | str:
@@ -157,6 +160,7 @@ class Benchmark(Card):
     licence: Text
     source: Source = Source()
     scorer: Scorer = "answer"
+    profile: ProfileName = "medkit"
     limit: Positive | None = None
     controls: list[Literal["blank", "shuffled"]] = ["blank", "shuffled"]
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 16

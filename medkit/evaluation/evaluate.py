@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from medkit.errors import DataError
 from medkit.evaluation.controls import blank_image
 from medkit.evaluation.questions import Question, read_questions, with_controls
+from medkit.evaluation.scoring.rescore import score_rows
 from medkit.evaluation.summarise import answer_row, summarise
 from medkit.store import Dataset, open_dataset, write_atomically
 
@@ -59,6 +60,8 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
         lines += [json.dumps(row, ensure_ascii=False) for row in rows]
         about = {"title": card.get("title", card["name"]), "source": card.get("source", {})}
         scores["benchmarks"][card["name"]] = about | summarise(rows, scorer, seed)
+        profile = card.get("profile", "medkit")
+        scores["benchmarks"][card["name"]]["profiles"] = score_rows(rows, profile, seed)
     write_atomically(out / "answers.jsonl", "".join(line + "\n" for line in lines))
     write_atomically(out / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False))
     (out / PARTIAL).unlink(missing_ok=True)
