@@ -174,8 +174,8 @@ def test_the_run_folder_can_be_named(
 def test_a_real_ingest_and_teach_run_through_the_command_line(
     shelf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    # "little" is no model, so the run must stop at the first step that loads one, in one line.
-    (shelf / "checkpoints/little/config.json").write_text(json.dumps({"model_type": "nothing"}))
+    # "little" has no weights, so the run must stop at the first step that loads one, in one line.
+    (shelf / "checkpoints/little/config.json").write_text(json.dumps({"model_type": "llava"}))
     started = time.monotonic()
     code = medkit("run", "small", "--set", "data=domains/cells/fixture", monkeypatch=monkeypatch)
     assert code == 1
