@@ -14,7 +14,7 @@ import numpy as np
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import unpack_bits
 
 from medkit.readers.dicom import plugin
@@ -280,7 +280,7 @@ def _inflated(data: bytes, about: Description) -> np.ndarray:
     if len(content) < needed:
         raise Refused("truncated pixel data", f"{len(content)} of {needed} bytes")
     if about.allocated == 1:
-        return unpack_bits(content)[:count].reshape(_shape(about))
+        return np.asarray(unpack_bits(content))[:count].reshape(_shape(about))
     kind = np.dtype(f"<{'i' if about.signed else 'u'}{about.allocated // 8}")
     return np.frombuffer(content[:needed], kind).reshape(_shape(about))
 

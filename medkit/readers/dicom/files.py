@@ -147,9 +147,9 @@ def numbers_of(dataset: Dataset, keyword: str) -> list[float]:
     value = value_of(dataset, keyword)
     if value is None:
         return []
-    several = not isinstance(value, str | bytes | int | float) and hasattr(value, "__iter__")
+    several: Any = [value] if isinstance(value, str | bytes) or not hasattr(value, "__iter__") else value
     try:
-        numbers = [float(one) for one in (value if several else [value])]
+        numbers = [float(one) for one in several]
     except (TypeError, ValueError, OverflowError):
         raise Refused("malformed element", keyword) from None
     if any(number != number or abs(number) == float("inf") for number in numbers):

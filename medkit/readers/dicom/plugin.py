@@ -10,7 +10,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from pydicom import uid
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 
 if TYPE_CHECKING:
     from pydicom.pixels.decoders.base import DecodeRunner

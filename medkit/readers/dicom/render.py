@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,6 +41,7 @@ def render(
     profile: Profile,
     frames: list[int] | None = None,
     spread: tuple[float, float] | None = None,
+    keep: Iterable[tuple[int, int, int, int]] | None = None,
 ) -> Rendered:
     """Renders decoded frames.
 
@@ -50,6 +52,7 @@ def render(
         profile: Which values are shown.
         frames: The frames' numbers in the file, as many as ``stored`` has; None: 0, 1, ...
         spread: Values shown as 0 and 255 where the profile takes them from a volume.
+        keep: Boxes (left, top, right, bottom) in px outside which the picture becomes black; None: all stays.
 
     Returns:
         One picture a frame, its pixels square.
@@ -239,6 +242,13 @@ def _equalised(stored: np.ndarray, dataset: Dataset, about: Description) -> np.n
     first = filled[np.flatnonzero(counts)[0]]
     share = (filled - first) / max(grey.size - first, 1)
     return np.rint(np.clip(share, 0, 1) * 255.0).astype(np.uint8)[grey]
+
+
+def _blacked_out(picture: np.ndarray, keep: Iterable[tuple[int, int, int, int]]) -> np.ndarray:
+    out = np.zeros_like(picture)
+    for left, top, right, bottom in keep:
+        out[top:bottom, left:right] = picture[top:bottom, left:right]
+    return out
 
 
 def _square(picture: np.ndarray, dataset: Dataset, frame: int, notes: dict[Note, None]) -> np.ndarray:
