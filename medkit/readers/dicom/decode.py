@@ -86,7 +86,8 @@ class Stored:
     """Stored values as the file holds them, before any transform.
 
     Attributes:
-        values: [F,R,C] or [F,R,C,3]; signed where the header says so; little-endian, writable.
+        values: [F,R,C] or [F,R,C,3]; signed where the header says so; in the machine's byte order, perhaps
+            read-only.
         photometric: What the colour channels mean now ("RGB" where the decoder undid a transform).
         notes: (reason, detail) pairs: what was mended.
     """
@@ -210,6 +211,10 @@ def _decode_native(dataset: Dataset, about: Description, wanted: list[int]) -> S
     needed = (samples * about.frames * about.allocated + 7) // 8
     if len(data) < needed:
         raise Refused("truncated pixel data", f"{len(data)} of {needed} bytes")
+    if about.samples == 1 and about.allocated in (8, 16, 32) and about.syntax != uid.ExplicitVRBigEndian:
+        values = _plain_grey(data, about, wanted)
+        if values is not None:
+            return Stored(values, about.photometric)
     decoder = get_decoder(uid.UID(about.syntax))
     single = wanted[0] if about.frames > 1 and len(wanted) == 1 else None
     try:
@@ -221,6 +226,19 @@ def _decode_native(dataset: Dataset, about: Description, wanted: list[int]) -> S
     if single is None and wanted != list(range(about.frames)):
         values = values[wanted]
     return Stored(_native_order(values), str(properties["photometric_interpretation"]))
+
+
+def _plain_grey(data: bytes, about: Description, wanted: list[int]) -> np.ndarray | None:
+    """Gives little-endian grey frames without a copy, or None where unused bits have to be cleared."""
+    if about.keyword != "PixelData":
+        return None
+    count = about.rows * about.columns * about.frames
+    kind = np.dtype(f"<{'i' if about.signed else 'u'}{about.allocated // 8}")
+    values = np.frombuffer(data, kind, count).reshape(about.frames, about.rows, about.columns)
+    values = values if len(wanted) == about.frames else values[wanted]
+    top = 2 ** (about.stored - about.signed)
+    clean = about.stored == about.allocated or (values.max() < top and values.min() >= -top * about.signed)
+    return values if clean else None
 
 
 def _encapsulated(dataset: Dataset, about: Description, index: int) -> bytes:

@@ -11,12 +11,15 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydicom import config, dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from medkit.readers.dicom.reasons import Refused
@@ -101,8 +104,9 @@ def read_file(path: Path | str, limits: Limits = DEFAULT_LIMITS, pixels: bool = 
                 raise Refused("not DICOM")
             if b"1.2.840.10008.1.2.1.99" in head + file.read(1024):
                 return _read_deflated(path, limits, pixels)
-        with quiet():
-            return dcmread(path, force=True, stop_before_pixels=not pixels)
+            file.seek(0)
+            with quiet():
+                return dcmread(file, force=True, stop_before_pixels=not pixels)
     except Refused:
         raise
     except OSError as error:
@@ -121,11 +125,22 @@ def value_of(dataset: Dataset, keyword: str, default: Any = None) -> Any:
     if not _depth:
         with quiet():
             return value_of(dataset, keyword, default)
+    tag = _tag(keyword)
+    if tag not in dataset.keys():  # noqa: SIM118 - pydicom's own "in" converts its argument and takes longer
+        return default
     try:
-        value = getattr(dataset, keyword, None)
+        value = dataset[tag].value
     except Exception:
         raise Refused("malformed element", keyword) from None
     return default if value is None or (hasattr(value, "__len__") and len(value) == 0) else value
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise KeyError(keyword)
+    return Tag(tag)
 
 
 def number_of(dataset: Dataset, keyword: str, default: float | None = None) -> float | None:

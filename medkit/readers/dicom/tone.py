@@ -89,7 +89,7 @@ class Tone:
         if stored.dtype.itemsize <= 2 and stored.dtype.kind in "iu":
             codes = stored.view(np.dtype(f"u{stored.dtype.itemsize}"))
             table = _table(self, stored.dtype.str)
-            out = table[codes]
+            out = np.take(table, codes)
             return out if len(self.shows) == 1 else _unpacked(out)
         return np.stack(self._channels(stored), axis=-1) if len(self.shows) > 1 else self._channels(stored)[0]
 
@@ -124,7 +124,11 @@ def _table(tone: Tone, kind: str) -> np.ndarray:
 
 
 def _unpacked(packed: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(packed.view(np.uint8).reshape(*packed.shape, 4)[..., :3])
+    channels = packed.view(np.uint8).reshape(*packed.shape, 4)
+    out = np.empty((*packed.shape, 3), np.uint8)
+    for index in range(3):  # several times faster than one strided copy
+        out[..., index] = channels[..., index]
+    return out
 
 
 def between(low: float, high: float) -> Ramp:
