@@ -21,7 +21,7 @@ PERCENTILES = (0.5, 99.5)
 SQUARE_WITHIN = 0.01
 MOST_STRETCH = 10.0
 # A lossy codec smears padding into its neighbours by about this share of the picture's range.
-SMEAR = 0.01
+SMEAR = 0.02
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 Note = tuple[str, str]
 

@@ -30,9 +30,14 @@ START_SECONDS = 60.0
 
 
 class Worker:
-    """A decoding process that is started when it is needed and again after it died."""
+    """A decoding process that is started when it is needed and again after it died.
 
-    def __init__(self) -> None:
+    Args:
+        command: What is started; None: this module.
+    """
+
+    def __init__(self, command: list[str] | None = None) -> None:
+        self._command = command or [sys.executable, "-m", __name__]
         self._child: subprocess.Popen[bytes] | None = None
 
     def decode(self, path: Path | str, wanted: list[int] | None, limits: Limits = DEFAULT_LIMITS) -> Any:
@@ -43,11 +48,11 @@ class Worker:
         """
         from medkit.readers.dicom.decode import Stored
 
-        child, seconds = self._started(limits)
         order = {"path": str(Path(path).absolute()), "wanted": wanted, "limits": asdict(limits)}
-        deadline = time.monotonic() + seconds
         try:
+            child = self._started(limits)
             assert child.stdin is not None
+            deadline = time.monotonic() + limits.seconds
             data = json.dumps(order).encode()
             child.stdin.write(HEAD.pack(len(data)) + data)
             child.stdin.flush()
@@ -82,20 +87,22 @@ class Worker:
                     if pipe is not None:
                         pipe.close()
 
-    def _started(self, limits: Limits) -> tuple[subprocess.Popen[bytes], float]:
+    def _started(self, limits: Limits) -> subprocess.Popen[bytes]:
+        """Gives the running child, started and ready."""
         if self._child is not None and self._child.poll() is None:
-            return self._child, limits.seconds
+            return self._child
         root = str(Path(__file__).resolve().parents[3])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         self._child = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(limits.worker_bytes)],
+            [*self._command, str(limits.worker_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=None,
+            stderr=subprocess.DEVNULL,
             env=environment,
         )
-        return self._child, limits.seconds + START_SECONDS
+        self._read(self._child, HEAD.size, time.monotonic() + START_SECONDS)
+        return self._child
 
     @staticmethod
     def _read(child: subprocess.Popen[bytes], count: int, deadline: float) -> bytearray:
@@ -128,6 +135,8 @@ def _serve(orders: IO[bytes], answers: IO[bytes]) -> None:
     from medkit.readers.dicom.decode import decode
     from medkit.readers.dicom.files import read_file
 
+    answers.write(HEAD.pack(0))  # ready: the time limit counts from here
+    answers.flush()
     while head := orders.read(HEAD.size):
         order = json.loads(orders.read(HEAD.unpack(head)[0]))
         limits = Limits(**order["limits"])
