@@ -45,7 +45,7 @@ def picture(values: Any, syntax: str = NATIVE, data: bytes | None = None, **attr
     """
     values = np.asarray(values)
     frames = int(attributes.get("NumberOfFrames", 1))
-    shape = values.shape[1:] if "NumberOfFrames" in attributes else values.shape
+    shape = values.shape[1:] if "NumberOfFrames" in attributes and values.ndim > 2 else values.shape
     bits = values.dtype.itemsize * 8
     made = item(
         SOPClassUID=CR,

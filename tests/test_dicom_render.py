@@ -97,7 +97,9 @@ def test_a_voi_table_may_write_a_negative_start_as_unsigned() -> None:
 
 def test_a_modality_table_takes_the_rescale_place() -> None:
     table = item(LUTDescriptor=[4, 0, 16], LUTData=[0, 100, 400, 900], ModalityLUTType="US")
-    made = picture(np.array([[0, 1, 2, 3]], U16), ModalityLUTSequence=[table], WindowCenter=450, WindowWidth=901)
+    made = picture(
+        np.array([[0, 1, 2, 3]], U16), ModalityLUTSequence=[table], WindowCenter=450, WindowWidth=901
+    )
     assert shown(made) == [[0, 28, 113, 255]]
 
 
@@ -107,7 +109,10 @@ def test_a_modality_table_takes_the_rescale_place() -> None:
         ({}, [[0, 62, 125, 255]]),
         ({"PhotometricInterpretation": "MONOCHROME1"}, [[255, 193, 130, 0]]),
         ({"PresentationLUTShape": "INVERSE"}, [[255, 193, 130, 0]]),
-        ({"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"}, [[255, 193, 130, 0]]),
+        (
+            {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
+            [[255, 193, 130, 0]],
+        ),
     ],
 )
 def test_white_for_the_least_value_is_turned(attributes: dict, expected: list) -> None:
@@ -142,13 +147,13 @@ def test_a_padding_range_and_an_unsigned_writing_are_understood() -> None:
 def test_padding_of_a_lossy_picture_is_found_beside_its_value() -> None:
     values = np.full((64, 64), -2000, I16)
     values[16:48, 16:48] = np.linspace(0, 1000, 32, dtype=I16)
-    codes = imagecodecs.jpeg2k_encode(values, level=55, codecformat="j2k", reversible=False)
+    codes = imagecodecs.jpeg2k_encode(values, level=80, codecformat="j2k", reversible=False)
     made = picture(values, "1.2.840.10008.1.2.4.91", encapsulate([codes]), PixelPaddingValue=-2000)
     stored = decode(made).values[0]
     assert (stored[:8] != -2000).any()  # the codec has smeared it
     made = rendered(made, "mr-minmax").pictures[0]
-    assert (made[:8] == 0).all()
-    assert 90 < made[32, 32] < 165
+    assert (made[:, :4] == 0).all()
+    assert 90 < made[32, 32] < 165  # 212 with the padding among the values
 
 
 def test_magnetic_resonance_is_spread_over_all_frames() -> None:
@@ -160,7 +165,9 @@ def test_magnetic_resonance_is_spread_over_all_frames() -> None:
 def test_the_equalised_radiograph_inverts_first() -> None:
     values = np.array([[0, 100, 200, 200]], U16)
     assert shown(picture(values), "cxr-equalised") == [[0, 85, 255, 255]]
-    assert shown(picture(values, PhotometricInterpretation="MONOCHROME1"), "cxr-equalised") == [[255, 128, 0, 0]]
+    assert shown(picture(values, PhotometricInterpretation="MONOCHROME1"), "cxr-equalised") == [
+        [255, 128, 0, 0]
+    ]
 
 
 def test_a_palette_gives_colours_by_its_upper_byte() -> None:
@@ -221,7 +228,9 @@ def test_an_unsigned_codestream_of_signed_values_keeps_its_sign() -> None:
     codes = imagecodecs.jpeg2k_encode(
         np.full((8, 8), 6192, U16), codecformat="j2k", reversible=True, bitspersample=13
     )
-    made = picture(np.zeros((8, 8), I16), "1.2.840.10008.1.2.4.90", encapsulate([codes]), BitsStored=13, HighBit=12)
+    made = picture(
+        np.zeros((8, 8), I16), "1.2.840.10008.1.2.4.90", encapsulate([codes]), BitsStored=13, HighBit=12
+    )
     assert decode(made).values[0, 0, 0] == -2000
 
 
@@ -321,7 +330,13 @@ def test_highdicom_finds_the_same_units_in_an_enhanced_object() -> None:
 
 
 def test_every_slice_of_a_pet_has_its_own_slope() -> None:
-    shows = {"SOPClassUID": PET, "Modality": "PT", "RescaleIntercept": 0, "WindowCenter": 100, "WindowWidth": 201}
+    shows = {
+        "SOPClassUID": PET,
+        "Modality": "PT",
+        "RescaleIntercept": 0,
+        "WindowCenter": 100,
+        "WindowWidth": 201,
+    }
     greys = [shown(picture(np.array([[100]], U16), RescaleSlope=slope, **shows)) for slope in (0.5, 1, 1.5)]
     assert greys == [[[64]], [[128]], [[192]]]
 

@@ -19,11 +19,11 @@ from medkit.readers import Loaded, Merged, Record, Rejected, check_options, spli
 from medkit.readers.dicom.burned_in import Box, check_is_picture, clean_regions
 from medkit.readers.dicom.decode import Description, decode, describe
 from medkit.readers.dicom.facts import check_patient, facts_of
-from medkit.readers.dicom.files import DEFAULT_LIMITS, Limits, quiet, read_file
+from medkit.readers.dicom.files import DEFAULT_LIMITS, Limits, quiet, read_file, value_of
 from medkit.readers.dicom.frames import modality_of
 from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms
 from medkit.readers.dicom.profiles import Profile, choose_profiles
-from medkit.readers.dicom.reasons import Refused
+from medkit.readers.dicom.reasons import Refused, one_file
 from medkit.readers.dicom.render import render, spread_over
 from medkit.readers.dicom.series import Slice, Volume, choose_slices, order_slices, slice_values, slices_of
 from medkit.readers.dicom.worker import decode_apart
@@ -60,19 +60,22 @@ class Loading:
         Raises:
             Refused: With the reason.
         """
+        with one_file(), quiet():
+            return self._load()
+
+    def _load(self) -> Loaded:
         spread = self._spread()
         pictures: list[Any] = []
         notes: dict[tuple[str, str], None] = {}
         for path, frames in self.places:
-            with quiet():
-                dataset = read_file(path, self.limits)
-                about = describe(dataset, self.limits)
-                wanted = list(frames)
-                stored = decode(dataset, wanted, self.limits) if about.native else None
-                stored = stored or decode_apart(path, wanted, self.limits)
-                if len(self.places) == 1 and stored.values.min() == stored.values.max():
-                    raise Refused("one value")
-                made = render(dataset, stored, about, self.profile, wanted, spread, self.keep)
+            dataset = read_file(path, self.limits)
+            about = describe(dataset, self.limits)
+            wanted = list(frames)
+            stored = decode(dataset, wanted, self.limits) if about.native else None
+            stored = stored or decode_apart(path, wanted, self.limits)
+            if len(self.places) == 1 and stored.values.min() == stored.values.max():
+                raise Refused("one value")
+            made = render(dataset, stored, about, self.profile, wanted, spread, self.keep)
             pictures += made.pictures
             notes |= dict.fromkeys(made.notes)
         return Loaded(pictures, tuple(notes))
@@ -209,7 +212,7 @@ def _scan(path: Path, record: str, name: str, reading: _Reading) -> _Scanned | N
     Raises:
         Refused: The file gives no picture.
     """
-    with quiet():
+    with one_file(), quiet():
         dataset = read_file(path, reading.limits, pixels=False)
         check_is_picture(dataset)
         about = describe(dataset, reading.limits, has_pixels=False)
@@ -223,7 +226,7 @@ def _scan(path: Path, record: str, name: str, reading: _Reading) -> _Scanned | N
         scanned = _Scanned(
             record, path, facts, group, grouped_by, about.frames, keep, reading.profile(modality)
         )
-        series = str(dataset.get("SeriesInstanceUID", "") or "")
+        series = str(value_of(dataset, "SeriesInstanceUID", ""))
         if reading.options.get("series") and modality in VOLUMES and series and about.samples == 1:
             scanned.slices = slices_of(path, dataset)
             reading.waiting[series].append(scanned)

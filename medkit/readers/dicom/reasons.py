@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from medkit.errors import DataError
 
 REASONS = {
@@ -27,6 +30,7 @@ REASONS = {
     "may show a name": "A screen capture, a secondary capture, or said to have text burned into the pixels.",
     "ultrasound region unknown": "No region of the picture is known to be free of text.",
     "values are not Hounsfield units": "The profile's windows need HU, and the file's values are none.",
+    "unforeseen fault": "Something in the file that medkit didn't foresee; the detail names the kind of error.",
     "modality left out": "The card's list of modalities doesn't name it.",
     "one value": "All pixels are equal; there is nothing to see.",
     "missing slices": "Series: the distance between two neighbours is a multiple of the others.",
@@ -48,3 +52,18 @@ class Refused(DataError):
             raise KeyError(reason)
         self.reason, self.detail = reason, detail
         super().__init__(f"{reason}: {detail}" if detail else reason)
+
+
+@contextmanager
+def one_file() -> Iterator[None]:
+    """Keeps whatever a hostile file raises within that file; the error's text may quote a value and is dropped.
+
+    Raises:
+        Refused: In place of any error.
+    """
+    try:
+        yield
+    except Refused:
+        raise
+    except Exception as error:
+        raise Refused("unforeseen fault", type(error).__name__) from None

@@ -80,6 +80,9 @@ def render(
                 if spread is not None:
                     tone = replace(tone, shows=(between(*spread),))
                 made.append(tone.apply(one))
+        if keep is not None:
+            made = [_blacked_out(one, keep) for one in made]
+            notes["kept the marked regions only", ""] = None
         return Rendered(
             [_square(one, dataset, frame, notes) for frame, one in zip(frames, made, strict=True)],
             tuple(notes),
