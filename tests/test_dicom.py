@@ -423,7 +423,8 @@ def test_only_allowed_attributes_leave_and_only_as_known_terms(tmp_path: Path, k
     (record,) = get_reader("dicom")(tmp_path, {})
     assert isinstance(record, Record)
     assert record.facts == {
-        "labels": {}, "objects": [], "complete": False, "modality": "CR", "body_part": "chest", "view": "PA",
+        "labels": {"modality": "CR", "body_part": "chest", "view": "PA", "side": "left"}, "objects": [],
+        "complete": False, "modality": "CR", "body_part": "chest", "view": "PA",
         "side": "left", "pixel_spacing_mm": [0.2, 0.2], "contrast_agent": True, "tube_voltage_kv": 120.0,
     }  # fmt: skip
     assert record.extra == {"render": "window@1"}
@@ -553,3 +554,21 @@ def test_wrong_options_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no file"):
         list(get_reader("dicom")(tmp_path / "empty", {}))
+
+
+def test_the_page_lists_every_profile_and_reason() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "dicom.md").read_text(encoding="utf-8")
+    profiles, reasons = (
+        page.partition(f"<!-- {name} -->")[2].partition("\n\n")[0] for name in ("profiles", "reasons")
+    )
+    rows = [line.strip("| ").split(" | ") for line in profiles.splitlines()[3:]]
+    table = json.loads((READERS / "dicom" / "profiles.json").read_text(encoding="utf-8"))
+    assert [(name.strip("`"), about) for name, _, about in rows] == [
+        (one.name, table[name]["about"]) for name, one in shipped().items()
+    ]
+    for name, shows, _ in rows:
+        windows = table[name.strip("`").partition("@")[0]].get("windows", [])
+        assert [float(one) for one in re.findall(r"-?[\d.]+", shows)] == [
+            end for pair in windows for end in pair
+        ] or not windows
+    assert dict(line.strip("| ").split(" | ") for line in reasons.splitlines()[3:]) == REASONS

@@ -31,6 +31,7 @@ from medkit.readers.dicom.worker import decode_apart
 OPTIONS = (
     "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping", "licence",
 )  # fmt: skip
+LABELS = ("modality", "body_part", "view", "side")
 VOLUMES = ("CT", "MR", "PT")
 # A volume's percentiles are taken of every second pixel of every second row: a quarter, the same to the eye.
 THIN = 2
@@ -296,10 +297,12 @@ def _record(
         reading.told_key = True
         detail = f"patients are known by this run's own key only; set {KEY_VARIABLE} to keep groups over runs"
         notes += (("random patient key", detail),)
+    # What a teacher may ask about: the header knows it, and a person sees it in the picture.
+    labels = {name: facts[name] for name in LABELS if name in facts}
     return Record(
         record,
         loading,
-        {"labels": {}, "objects": [], "complete": False, **facts},
+        {"labels": labels, "objects": [], "complete": False, **facts},
         group=scanned.group,
         split=split_of(scanned.path, reading.root, reading.options.get("splits", ())),
         licence=reading.options.get("licence", ""),
