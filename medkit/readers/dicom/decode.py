@@ -280,6 +280,10 @@ def _colours(
     """Says what a JPEG's channels hold where header and codestream contradict each other."""
     if about.samples == 1 or about.syntax not in plugin.JPEG:
         return photometric
+    if photometric != about.photometric and "RGB" in (photometric, about.photometric):
+        notes["colours corrected", f"the header says {about.photometric}, the codestream {photometric}"] = (
+            None
+        )
     # Red, green and blue are never subsampled against each other, and Adobe's marker 1 means YCbCr.
     if photometric == "RGB" and (stream.subsampled or stream.marker == "Adobe1"):
         notes["colours corrected", "the header says RGB, the codestream holds YCbCr"] = None

@@ -39,6 +39,7 @@ class Worker:
     def __init__(self, command: list[str] | None = None) -> None:
         self._command = command or [sys.executable, "-m", __name__]
         self._child: subprocess.Popen[bytes] | None = None
+        self._owner = os.getpid()
 
     def decode(self, path: Path | str, wanted: list[int] | None, limits: Limits = DEFAULT_LIMITS) -> Any:
         """Decodes frames of a file as ``decode.decode`` does, within the limits' time and memory.
@@ -79,7 +80,7 @@ class Worker:
     def stop(self) -> None:
         """Ends the process."""
         child, self._child = self._child, None
-        if child is not None:
+        if child is not None and self._owner == os.getpid():
             child.kill()
             child.wait()
             for pipe in (child.stdin, child.stdout):
@@ -89,6 +90,8 @@ class Worker:
 
     def _started(self, limits: Limits) -> subprocess.Popen[bytes]:
         """Gives the running child, started and ready."""
+        if self._owner != os.getpid():  # a forked process must not talk into its parent's pipes
+            self._child, self._owner = None, os.getpid()
         if self._child is not None and self._child.poll() is None:
             return self._child
         root = str(Path(__file__).resolve().parents[3])
