@@ -65,5 +65,7 @@ def one_file() -> Iterator[None]:
         yield
     except Refused:
         raise
+    except MemoryError:
+        raise Refused("too many pixels", "more memory than the limit") from None
     except Exception as error:
         raise Refused("unforeseen fault", type(error).__name__) from None

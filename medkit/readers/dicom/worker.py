@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from medkit.readers.dicom.files import DEFAULT_LIMITS, Limits
-from medkit.readers.dicom.reasons import REASONS, Refused
+from medkit.readers.dicom.reasons import REASONS, Refused, one_file
 
 HEAD = struct.Struct("<I")
 MOST_HEAD = 1 << 20
@@ -145,7 +145,8 @@ def _serve(orders: IO[bytes], answers: IO[bytes]) -> None:
         limits = Limits(**order["limits"])
         content = b""
         try:
-            stored = decode(read_file(order["path"], limits), order["wanted"], limits)
+            with one_file():
+                stored = decode(read_file(order["path"], limits), order["wanted"], limits)
             values = np.ascontiguousarray(stored.values)
             answer = {
                 "shape": values.shape,
@@ -156,8 +157,6 @@ def _serve(orders: IO[bytes], answers: IO[bytes]) -> None:
             content = values.data.cast("B")
         except Refused as refused:
             answer = {"reason": refused.reason, "detail": refused.detail}
-        except MemoryError:
-            answer = {"reason": "decoder failed", "detail": "more memory than the limit"}
         text = json.dumps(answer).encode()
         answers.write(HEAD.pack(len(text)) + text)
         answers.write(content)
