@@ -21,6 +21,7 @@ import pydicom
 import pytest
 from dicom_objects import (
     CAPTURE,
+    MR,
     NATIVE,
     ULTRASOUND,
     WHOLE_SLIDE,
@@ -502,6 +503,25 @@ def test_a_series_is_ordered_by_place_alone(tmp_path: Path) -> None:
     assert [one[4, 4] for one in record.image().images] == [128, 134, 140]  # 0, 50 and 100 HU
     assert ("equal instance numbers", "ordered by position") in record.notes
     assert [type(one) for one in slices] == [Merged] * 5
+
+
+def test_magnetic_resonance_is_spread_over_its_volume_without_the_padding(tmp_path: Path) -> None:
+    for index in range(4):
+        values = np.full((8, 8), 100 * (index + 1), np.uint16)
+        values[::2] = 50
+        values[0:2] = 9000
+        attributes = {
+            "SOPClassUID": MR, "Modality": "MR", "PixelPaddingValue": 9000, "ImagePositionPatient": [0, 0, index],
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1],
+        }  # fmt: skip
+        values[4] = 100 * (index + 1)
+        save(picture(values, **attributes), tmp_path / f"{index}")
+    record = next(iter(get_reader("dicom")(tmp_path, {"series": True, "profiles": "mr-minmax"})))
+    assert isinstance(record, Record) and callable(record.image)
+    # 50 is black and 400, the last slice's greatest, white; one slice's own range would make each greatest white.
+    assert [one[:, 0].tolist() for one in record.image().images] == [
+        [0, 0, 0, grey, grey, grey, 0, grey] for grey in (36, 109, 182, 255)
+    ]
 
 
 def test_a_volume_is_in_hounsfield_units(tmp_path: Path) -> None:

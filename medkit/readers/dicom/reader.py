@@ -17,16 +17,15 @@ from typing import Any
 from medkit.errors import DataError
 from medkit.readers import Loaded, Merged, Record, Rejected, check_options, split_of
 from medkit.readers.dicom.burned_in import Box, check_is_picture, clean_regions
-from medkit.readers.dicom.decode import Description, decode, describe
+from medkit.readers.dicom.decode import Description, describe
 from medkit.readers.dicom.facts import check_patient, facts_of
 from medkit.readers.dicom.files import DEFAULT_LIMITS, Limits, quiet, read_file, value_of
 from medkit.readers.dicom.frames import modality_of
 from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms
 from medkit.readers.dicom.profiles import Profile, choose_profiles
 from medkit.readers.dicom.reasons import Refused, one_file
-from medkit.readers.dicom.render import render, spread_over
-from medkit.readers.dicom.series import Slice, Volume, choose_slices, order_slices, slice_values, slices_of
-from medkit.readers.dicom.worker import decode_apart
+from medkit.readers.dicom.render import render, spread_over, units_of
+from medkit.readers.dicom.series import Slice, Volume, choose_slices, order_slices, read_stored, slices_of
 
 OPTIONS = (
     "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping", "licence",
@@ -69,11 +68,8 @@ class Loading:
         pictures: list[Any] = []
         notes: dict[tuple[str, str], None] = {}
         for path, frames in self.places:
-            dataset = read_file(path, self.limits)
-            about = describe(dataset, self.limits)
             wanted = list(frames)
-            stored = decode(dataset, wanted, self.limits) if about.native else None
-            stored = stored or decode_apart(path, wanted, self.limits)
+            dataset, about, stored = read_stored(path, wanted, self.limits)
             if len(self.places) == 1 and stored.values.min() == stored.values.max():
                 raise Refused("one value")
             made = render(dataset, stored, about, self.profile, wanted, spread, self.keep)
@@ -84,7 +80,10 @@ class Loading:
     def _spread(self) -> tuple[float, float] | None:
         if self.volume is None or not self.profile.percentiles:
             return None
-        values = [slice_values(one, self.limits)[::THIN, ::THIN] for one in self.volume.slices]
+        values = []
+        for one in self.volume.slices:
+            dataset, about, stored = read_stored(one.path, [one.frame], self.limits)
+            values.append(units_of(dataset, one.frame, stored.values[0, ::THIN, ::THIN], about))
         return spread_over(values, self.profile.percentiles)
 
 

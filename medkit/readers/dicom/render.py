@@ -170,11 +170,17 @@ def spread_of(
     frames: list[int] | None = None,
 ) -> tuple[float, float]:
     """Gives percentiles of the frames' values in the modality's unit, padding left out."""
-    gathered = []
-    for number, one in zip(frames or range(len(stored.values)), stored.values, strict=True):
-        picture = _picture_values(one, padding_of(dataset, one, about))
-        gathered.append(modality_transform(dataset, number, about.signed).apply(picture))
-    return spread_over(gathered, percentiles)
+    numbers = frames or range(len(stored.values))
+    return spread_over(
+        [units_of(dataset, number, one, about) for number, one in zip(numbers, stored.values, strict=True)],
+        percentiles,
+    )
+
+
+def units_of(dataset: Dataset, frame: int, stored: np.ndarray, about: Description) -> np.ndarray:
+    """Gives a frame's values in the modality's unit, padding left out, in one row."""
+    picture = _picture_values(stored, padding_of(dataset, stored, about))
+    return modality_transform(dataset, frame, about.signed).apply(picture).ravel()
 
 
 def spread_over(gathered: list[np.ndarray], percentiles: tuple[float, float]) -> tuple[float, float]:

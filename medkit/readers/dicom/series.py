@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from medkit.readers.dicom.decode import decode, describe
+from medkit.readers.dicom.decode import Description, Stored, decode, describe
 from medkit.readers.dicom.files import (
     DEFAULT_LIMITS,
     Limits,
@@ -152,13 +152,9 @@ def load_values(volume: Volume, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
 
 def slice_values(one: Slice, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
     """Gives a slice's values in the modality's unit: int16 [R,C] where they are whole and fit, else float32."""
-    with quiet():
-        dataset = read_file(one.path, limits)
-        about = describe(dataset, limits)
-        stored = decode(dataset, [one.frame], limits) if about.native else None
-        stored = stored or decode_apart(one.path, [one.frame], limits)
-        values = stored.values[0]
-        modality = modality_transform(dataset, one.frame, about.signed)
+    dataset, about, stored = read_stored(one.path, [one.frame], limits)
+    values = stored.values[0]
+    modality = modality_transform(dataset, one.frame, about.signed)
     whole = modality.slope == 1.0 and modality.intercept.is_integer() and values.dtype.itemsize <= 2
     if modality.table or not whole:
         return modality.apply(values).astype(np.float32)
@@ -168,6 +164,21 @@ def slice_values(one: Slice, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
     # Modulo 2**16 the sum is right even where the stored type can't hold HU, and its ends were checked.
     codes = values.view(np.uint16) if values.itemsize == 2 else values.astype(np.int16).view(np.uint16)
     return np.add(codes, np.uint16(int(modality.intercept) % 65_536)).view(np.int16)
+
+
+def read_stored(
+    path: Path, frames: list[int], limits: Limits = DEFAULT_LIMITS
+) -> tuple[Dataset, Description, Stored]:
+    """Reads a file and decodes some of its frames, compressed ones in the worker.
+
+    Raises:
+        Refused: The file or a frame can't be read.
+    """
+    with quiet():
+        dataset = read_file(path, limits)
+        about = describe(dataset, limits)
+        stored = decode(dataset, frames, limits) if about.native else decode_apart(path, frames, limits)
+        return dataset, about, stored
 
 
 def choose_slices(count: int, most: int) -> list[int]:
