@@ -29,7 +29,9 @@ def _picture(path: Path, size: tuple[int, int] = (20, 10)) -> Path:
 
 
 def test_every_named_reader_can_be_loaded():
-    assert sorted(READERS) == ["arrays", "boxes", "class_folders", "drawn", "llava_json", "table", "vqa_rad"]
+    assert sorted(READERS) == [
+        "arrays", "boxes", "class_folders", "dicom", "drawn", "llava_json", "table", "vqa_rad"
+    ]  # fmt: skip
     assert all(callable(get_reader(name)) for name in READERS)
     with pytest.raises(DataError, match=r"there is no reader 'boxs' \(did you mean 'boxes'\?\)"):
         get_reader("boxs")
@@ -37,8 +39,8 @@ def test_every_named_reader_can_be_loaded():
 
 @pytest.mark.parametrize("name", sorted(READERS))
 def test_unknown_options_are_refused_with_a_guess(name, tmp_path):
-    with pytest.raises(DataError, match=r"has no option 'licens' \(did you mean 'licence'\?\)"):
-        list(get_reader(name)(tmp_path, {"licens": "MIT"}))
+    with pytest.raises(DataError, match=r"has no option 'licenc' \(did you mean 'licence'\?\)"):
+        list(get_reader(name)(tmp_path, {"licenc": "MIT"}))
 
 
 @pytest.mark.parametrize("name", ["arrays", "boxes", "class_folders", "table"])

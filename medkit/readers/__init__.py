@@ -1,8 +1,9 @@
 """Readers of what users have: one file a source kind, each with ``read(root, options)``.
 
-A reader yields a ``Record`` for every input it understands and a ``Rejected`` for every one it doesn't; it
-never raises on a bad record. It decodes no pixels: ingest does, with the size limits. It raises
-``DataError`` only when the source as a whole can't be read.
+A reader yields a ``Record`` for every input it understands, a ``Rejected`` for every one it doesn't and a
+``Merged`` for every one that went into another's record; it never raises on a bad record. It decodes no pixels:
+ingest does, with the size limits, or calls the record's loader. It raises ``DataError`` only when the source as a
+whole can't be read.
 
 ``options`` are a domain card's ``data.options``; ingest adds ``splits``, the source's split names that the
 card knows, so that a reader can find them in folder and file names.
@@ -31,6 +32,7 @@ READERS: dict[str, str] = {
     "arrays": "medkit.readers.arrays",
     "boxes": "medkit.readers.boxes",
     "class_folders": "medkit.readers.class_folders",
+    "dicom": "medkit.readers.dicom.reader",
     "drawn": "medkit.readers.drawn",
     "llava_json": "medkit.readers.llava_json",
     "table": "medkit.readers.table",
@@ -46,13 +48,22 @@ Picture = bytes | Path | np.ndarray | Image.Image
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """What a record's loader gives: its pictures, and (reason, detail) pairs of what was done to them."""
+
+    images: list[Picture]
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Record:
     """One input record as a reader gives it.
 
     Attributes:
         id: Unique within the source.
         image: The picture: encoded bytes, a path, an array or a Pillow image; a list of them for a record of
-            several pictures, empty for one of text alone.
+            several pictures, empty for one of text alone; or a function that makes them when they are wanted,
+            whose ``DataError`` may carry a ledger ``reason`` and ``detail``.
         facts: Structured truth (``labels``, ``objects`` with boxes in 0..1, ``modality``, ``complete``).
         caption: The picture's caption, or None.
         messages: A conversation in the form of ``medkit.sample``, or None.
@@ -66,7 +77,7 @@ class Record:
     """
 
     id: str
-    image: Picture | list[Picture]
+    image: Picture | list[Picture] | Callable[[], Loaded]
     facts: dict[str, Any] = field(default_factory=dict)
     caption: str | None = None
     messages: list[dict[str, Any]] | None = None
@@ -87,7 +98,16 @@ class Rejected:
     detail: str = ""
 
 
-Reader = Callable[[Path, dict[str, Any]], Iterator[Record | Rejected]]
+@dataclass(frozen=True)
+class Merged:
+    """An input that is part of another one's record (a slice of a volume)."""
+
+    record: str
+    reason: str
+    detail: str = ""
+
+
+Reader = Callable[[Path, dict[str, Any]], Iterator[Record | Rejected | Merged]]
 
 
 def get_reader(name: str) -> Reader:

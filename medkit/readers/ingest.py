@@ -15,7 +15,7 @@ from PIL import Image
 from medkit import images as pictures
 from medkit.cards.shelf import open_shelf
 from medkit.errors import DataError
-from medkit.readers import SPLIT_NAMES, Record, Rejected, get_reader
+from medkit.readers import SPLIT_NAMES, Merged, Record, Rejected, get_reader
 from medkit.readers.duplicates import Fingerprints
 from medkit.readers.splits import Member, assign_splits, rank
 from medkit.sample import Sample, assistant_turn, user_turn
@@ -124,8 +124,12 @@ class _Read:
 
 
 def _limited(
-    items: Iterable[Record | Rejected], names: dict[str, str], limit: int | None, count: int | None, seed: int
-) -> Iterator[Record | Rejected]:
+    items: Iterable[Record | Rejected | Merged],
+    names: dict[str, str],
+    limit: int | None,
+    count: int | None,
+    seed: int,
+) -> Iterator[Record | Rejected | Merged]:
     """Keeps at most ``limit`` records a split (``count`` of train), chosen by a hash, in their order."""
     everything = list(items)
     by_split: dict[str, list[Record]] = defaultdict(list)
@@ -138,25 +142,33 @@ def _limited(
         ranked = sorted(records, key=lambda record: rank(seed, record.id))
         kept.update(id(record) for record in (ranked if most is None else ranked[:most]))
     for item in everything:
-        if isinstance(item, Rejected) or id(item) in kept:
+        if not isinstance(item, Record) or id(item) in kept:
             yield item
 
 
 def _stored(
-    item: Record | Rejected, domain: dict[str, Any], to: DatasetWriter, prints: _Prints
+    item: Record | Rejected | Merged, domain: dict[str, Any], to: DatasetWriter, prints: _Prints
 ) -> _Read | None:
     """Stores a record's pictures and gives its sample, or writes why not into the ledger."""
     if isinstance(item, Rejected):
         to.reject(item.record, item.reason, item.detail)
         return None
-    images = item.image if isinstance(item.image, list) else [item.image]
-    refs = []
+    if isinstance(item, Merged):
+        to.merge(item.record, item.reason, item.detail)
+        return None
+    refs, notes = [], item.notes
     try:
+        images: Any = item.image if isinstance(item.image, list) else [item.image]
+        if callable(item.image):
+            loaded = item.image()
+            images, notes = loaded.images, notes + loaded.notes
         for image in images:
             data = pictures.read_limited(image, to.limits) if isinstance(image, Path) else image
             refs.append(to.add_image(data))
     except DataError as error:
-        to.reject(item.id, "image unreadable", str(error))
+        # A loader's error says its own reason.
+        reason, detail = getattr(error, "reason", "image unreadable"), getattr(error, "detail", str(error))
+        to.reject(item.id, reason, detail)
         return None
     messages, kind = item.messages or [], "record"
     if messages:
@@ -175,7 +187,7 @@ def _stored(
         "group": item.group or item.id,
         "kind": kind,
     }
-    return _Read(Sample(item.id, messages, refs, facts, source), item.split, item.notes, item.kind)
+    return _Read(Sample(item.id, messages, refs, facts, source), item.split, notes, item.kind)
 
 
 def _with_splits(

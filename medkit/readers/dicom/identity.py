@@ -1,0 +1,53 @@
+"""Names for files, series and patients that show nothing of them: keyed hashes, the same in every process."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+
+from pydicom.dataset import Dataset
+
+from medkit.errors import DataError
+from medkit.readers.dicom.files import value_of
+from medkit.readers.dicom.reasons import Refused
+
+KEY_VARIABLE = "MEDKIT_PATIENT_KEY"
+LEAST_KEY = 16
+
+
+class Pseudonyms:
+    """Keyed hashes (HMAC-SHA256, 16 hex digits).
+
+    Without a key a patient's number could be found by hashing all numbers. With the site's key in the
+    environment the same patient keeps one group over runs; else a random key serves for this run only.
+    """
+
+    def __init__(self, key: bytes | None = None):
+        given = os.environ.get(KEY_VARIABLE, "").encode() if key is None else key
+        if given and len(given) < LEAST_KEY:
+            raise DataError(
+                f"{KEY_VARIABLE} has {len(given)} characters; a key that can't be guessed has at least {LEAST_KEY}"
+            )
+        self.random = not given
+        self._key = given or secrets.token_bytes(32)
+
+    def name(self, kind: str, value: str) -> str:
+        """Gives the pseudonym of a value of a kind ("patient", "file", ...)."""
+        return hmac.new(self._key, f"{kind}\0{value}".encode(), hashlib.sha256).hexdigest()[:16]
+
+    def group(self, dataset: Dataset, file: str) -> tuple[str, str]:
+        """Gives the group of a file's patient and what it was made of ("patient", "study", "series", "file")."""
+        for kind, keyword in (
+            ("patient", "PatientID"),
+            ("study", "StudyInstanceUID"),
+            ("series", "SeriesInstanceUID"),
+        ):
+            try:
+                value = str(value_of(dataset, keyword, "")).strip()
+            except Refused:
+                continue
+            if value:
+                return self.name(kind, value), kind
+        return self.name("file", file), "file"

@@ -1,0 +1,310 @@
+"""Reader ``dicom``: a folder of DICOM files becomes records with rendered pictures and allow-listed facts.
+
+Every file below the folder ends as a record, as a slice of one, or as a ledger row with its reason. Pixels, facts
+of the allow-list and keyed hashes leave this room; file names, UIDs and every other header value stay.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medkit.errors import DataError
+from medkit.readers import Loaded, Merged, Record, Rejected, check_options, split_of
+from medkit.readers.dicom.burned_in import Box, check_is_picture, clean_regions
+from medkit.readers.dicom.decode import Description, describe
+from medkit.readers.dicom.facts import check_patient, facts_of
+from medkit.readers.dicom.files import DEFAULT_LIMITS, Limits, quiet, read_file, value_of
+from medkit.readers.dicom.frames import modality_of
+from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms
+from medkit.readers.dicom.profiles import Profile, choose_profiles
+from medkit.readers.dicom.reasons import Refused, one_file
+from medkit.readers.dicom.render import render, spread_over, units_of
+from medkit.readers.dicom.series import Slice, Volume, choose_slices, order_slices, read_stored, slices_of
+
+OPTIONS = (
+    "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping", "licence",
+)  # fmt: skip
+LABELS = ("modality", "body_part", "view", "side")
+VOLUMES = ("CT", "MR", "PT")
+# A volume's percentiles are taken of every second pixel of every second row: a quarter, the same to the eye.
+THIN = 2
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How pictures are made of files; what a record's loader carries.
+
+    Attributes:
+        places: (file, frames from 0) in order.
+        profile: What is shown.
+        limits: What is refused.
+        keep: Boxes of the pictures that may leave, or None: all.
+        volume: All slices, where the profile's percentiles run over a volume.
+    """
+
+    places: tuple[tuple[Path, tuple[int, ...]], ...]
+    profile: Profile
+    limits: Limits
+    keep: tuple[Box, ...] | None = None
+    volume: Volume | None = None
+
+    def __call__(self) -> Loaded:
+        """Decodes and renders.
+
+        Raises:
+            Refused: With the reason.
+        """
+        with one_file(), quiet():
+            return self._load()
+
+    def _load(self) -> Loaded:
+        spread = self._spread()
+        pictures: list[Any] = []
+        notes: dict[tuple[str, str], None] = {}
+        for path, frames in self.places:
+            wanted = list(frames)
+            dataset, about, stored = read_stored(path, wanted, self.limits)
+            if len(self.places) == 1 and stored.values.min() == stored.values.max():
+                raise Refused("one value")
+            made = render(dataset, stored, about, self.profile, wanted, spread, self.keep)
+            pictures += made.pictures
+            notes |= dict.fromkeys(made.notes)
+        return Loaded(pictures, tuple(notes))
+
+    def _spread(self) -> tuple[float, float] | None:
+        if self.volume is None or not self.profile.percentiles:
+            return None
+        values = []
+        for one in self.volume.slices:
+            dataset, about, stored = read_stored(one.path, [one.frame], self.limits)
+            values.append(units_of(dataset, one.frame, stored.values[0, ::THIN, ::THIN], about))
+        return spread_over(values, self.profile.percentiles)
+
+
+@dataclass
+class _Reading:
+    """A card's options, checked, and what one reading gathers."""
+
+    root: Path
+    options: dict[str, Any]
+    profiles: dict[str, Profile]
+    patient: tuple[str, ...]
+    limits: Limits
+    names: Pseudonyms
+    told_key: bool = False
+    waiting: dict[str, list[_Scanned]] = field(default_factory=lambda: defaultdict(list))
+
+    def profile(self, modality: str) -> Profile:
+        if modality not in self.profiles and "*" not in self.profiles:
+            raise Refused("modality left out")
+        return self.profiles.get(modality) or self.profiles["*"]
+
+
+@dataclass
+class _Scanned:
+    """What is kept of a header."""
+
+    id: str
+    path: Path
+    facts: dict[str, Any]
+    group: str
+    grouped_by: str
+    frames: int
+    keep: tuple[Box, ...] | None
+    profile: Profile
+    slices: list[Slice] = field(default_factory=list)
+
+
+def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Merged]:
+    """Reads every file below a folder.
+
+    Options:
+        profiles: A render profile's name, or modality -> name or inline profile ("*": all others). Default:
+            CT ct-abdomen, MR mr-percentile, all others the file's window.
+        burned_in: "quarantine" (default: captures stay out, ultrasound shows its marked regions only) or "keep".
+        patient: What may be told of a patient: age_band, sex (default: nothing).
+        frames: Most frames of a multi-frame file, evenly spread (default 1: the middle one).
+        series: Whether the slices of a CT, MR or PET series become one record (default false).
+        slices: Most slices of a series, evenly spread (default 16).
+        modalities: List of the modalities to read (default: all).
+        seconds: Longest time for one compressed file (default 60).
+        mapping: File that takes "record,file" lines, outside the data set; stays with the key's holder.
+        licence: The source's licence.
+
+    The environment variable MEDKIT_PATIENT_KEY keys the hashes that stand for patients, series and files.
+
+    Raises:
+        DataError: The folder is missing or empty, or an option makes no sense.
+    """
+    reading = _begin(root, options)
+    files = _files(reading.root)
+    if not files:
+        raise DataError(f"{reading.root} holds no file; give the folder of the DICOM files")
+    names = [path.relative_to(reading.root).as_posix() for path in files]
+    records = [reading.names.name("file", name) for name in names]
+    if options.get("mapping"):
+        _write_mapping(options["mapping"], records, names)
+    for path, name, record in zip(files, names, records, strict=True):
+        try:
+            scanned = _scan(path, record, name, reading)
+        except Refused as refused:
+            yield Rejected(record, refused.reason, refused.detail)
+            continue
+        if scanned is not None:
+            yield _picture_record(scanned, reading)
+    for series, members in sorted(reading.waiting.items()):
+        yield from _series_records(series, members, reading)
+
+
+def _begin(root: Path, options: dict[str, Any]) -> _Reading:
+    check_options("dicom", options, OPTIONS)
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder; give the folder of the DICOM files")
+    if options.get("burned_in", "quarantine") not in ("quarantine", "keep"):
+        raise DataError(f"reader dicom: burned_in {options['burned_in']!r} is none of quarantine, keep")
+    for name in ("frames", "slices"):
+        most = options.get(name, 1)
+        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+            raise DataError(f"reader dicom: {name} {most!r} is no whole number of at least 1")
+    seconds = options.get("seconds", DEFAULT_LIMITS.seconds)
+    if not isinstance(seconds, int | float) or not 0 < seconds < 86_400:
+        raise DataError(f"reader dicom: seconds {seconds!r} is no time above 0")
+    return _Reading(
+        root,
+        options,
+        choose_profiles(options.get("profiles")),
+        check_patient(options.get("patient")),
+        Limits(seconds=float(seconds)),
+        Pseudonyms(),
+    )
+
+
+def _files(root: Path) -> list[Path]:
+    found = []
+    for parent, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
+
+
+def _write_mapping(path: str, records: list[str], names: list[str]) -> None:
+    """Writes which record is which file, readable by its owner only."""
+    try:
+        target = os.open(Path(path).expanduser(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(target, "w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["record", "file"])
+            rows.writerows(zip(records, names, strict=True))
+    except OSError as error:
+        raise DataError(f"reader dicom: the mapping file can't be written ({error.strerror})") from None
+
+
+def _scan(path: Path, record: str, name: str, reading: _Reading) -> _Scanned | None:
+    """Reads a header; a slice of a series waits for the others and gives None.
+
+    Raises:
+        Refused: The file gives no picture.
+    """
+    with one_file(), quiet():
+        dataset = read_file(path, reading.limits, pixels=False)
+        check_is_picture(dataset)
+        about = describe(dataset, reading.limits, has_pixels=False)
+        modality = modality_of(dataset)
+        wanted = reading.options.get("modalities")
+        if wanted is not None and modality not in wanted:
+            raise Refused("modality left out")
+        keep = _kept_boxes(dataset, about, reading)
+        facts = facts_of(dataset, about, reading.patient)
+        group, grouped_by = reading.names.group(dataset, name)
+        scanned = _Scanned(
+            record, path, facts, group, grouped_by, about.frames, keep, reading.profile(modality)
+        )
+        series = str(value_of(dataset, "SeriesInstanceUID", ""))
+        if reading.options.get("series") and modality in VOLUMES and series and about.samples == 1:
+            scanned.slices = slices_of(path, dataset)
+            reading.waiting[series].append(scanned)
+            return None
+        return scanned
+
+
+def _kept_boxes(dataset: Any, about: Description, reading: _Reading) -> tuple[Box, ...] | None:
+    if reading.options.get("burned_in", "quarantine") == "keep":
+        return None
+    boxes = clean_regions(dataset, about)
+    return None if boxes is None else tuple(boxes)
+
+
+def _picture_record(scanned: _Scanned, reading: _Reading) -> Record:
+    most = reading.options.get("frames", 1)
+    frames = tuple(choose_slices(scanned.frames, most))
+    loading = Loading(((scanned.path, frames),), scanned.profile, reading.limits, scanned.keep)
+    return _record(scanned.id, loading, scanned.facts, scanned, reading)
+
+
+def _series_records(
+    series: str, members: list[_Scanned], reading: _Reading
+) -> Iterator[Record | Rejected | Merged]:
+    """Gives the record of a series, or a row a file that says why there is none."""
+    slices = [one for member in members for one in member.slices]
+    if len(slices) == 1:
+        yield _picture_record(members[0], reading)
+        return
+    name = reading.names.name("series", series)
+    try:
+        volume = order_slices(slices)
+    except Refused as refused:
+        detail = f"series {name} of {len(members)} files: {refused.detail}"
+        for member in members:
+            yield Rejected(member.id, refused.reason, detail)
+        return
+    first = members[0]
+    chosen = choose_slices(len(volume.slices), reading.options.get("slices", 16))
+    places = tuple((volume.slices[index].path, (volume.slices[index].frame,)) for index in chosen)
+    loading = Loading(places, first.profile, reading.limits, first.keep, volume)
+    facts = {
+        **first.facts,
+        "volume": {
+            "slices": len(volume.slices),
+            "shown": [index + 1 for index in chosen],
+            "spacing_mm": [round(one, 4) for one in volume.spacing_mm],
+        },
+    }
+    facts.pop("frames", None)
+    yield _record(name, loading, facts, first, reading, volume.notes)
+    for member in members:
+        yield Merged(member.id, "slice of a series", f"in record {name}")
+
+
+def _record(
+    record: str,
+    loading: Loading,
+    facts: dict[str, Any],
+    scanned: _Scanned,
+    reading: _Reading,
+    notes: tuple[tuple[str, str], ...] = (),
+) -> Record:
+    if scanned.grouped_by != "patient":
+        notes += (("no patient identifier", f"grouped by {scanned.grouped_by}"),)
+    if reading.names.random and not reading.told_key:
+        reading.told_key = True
+        detail = f"patients are known by this run's own key only; set {KEY_VARIABLE} to keep groups over runs"
+        notes += (("random patient key", detail),)
+    # What a teacher may ask about: the header knows it, and a person sees it in the picture.
+    labels = {name: facts[name] for name in LABELS if name in facts}
+    return Record(
+        record,
+        loading,
+        {"labels": labels, "objects": [], "complete": False, **facts},
+        group=scanned.group,
+        split=split_of(scanned.path, reading.root, reading.options.get("splits", ())),
+        licence=reading.options.get("licence", ""),
+        notes=notes,
+        extra={"render": loading.profile.name},
+    )

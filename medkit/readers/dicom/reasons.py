@@ -1,0 +1,71 @@
+"""Every reason for which a DICOM file or series gives no picture, and the exception that carries one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from medkit.errors import DataError
+
+REASONS = {
+    "not DICOM": "The file neither has the DICOM prefix nor starts with a DICOM element.",
+    "file too large": "The file is larger than the limit.",
+    "inflates too far": "A deflated file or frame unfolds beyond the limit.",
+    "header unreadable": "The header can't be parsed.",
+    "malformed element": "An element that is needed holds something of another type.",
+    "DICOMDIR": "A directory of other files; those are read by themselves.",
+    "not a picture": "The object is a report, a plan, a segmentation, a dose, a curve or a map of numbers.",
+    "whole slide": "A whole-slide object; its tiles need a slide reader.",
+    "no pixel data": "The object has no pixel data.",
+    "no transfer syntax": "The header doesn't say how the pixels are encoded.",
+    "unknown transfer syntax": "No decoder of medkit reads this encoding.",
+    "decoder not installed": "The encoding needs the packages of the extra 'dicom'.",
+    "incomplete pixel description": "Rows, columns, bits or the photometric interpretation is missing or impossible.",
+    "too many pixels": "The header asks for more pixels or frames than the limit.",
+    "truncated pixel data": "There are fewer pixel bytes or frames than the header says.",
+    "codestream and header disagree": "The compressed image has another size or number of channels than the header.",
+    "decoder failed": "The decoder refused the pixels.",
+    "decoder too slow": "The decoder was stopped at the time limit.",
+    "decoder crashed": "The decoder's process died; only this file is lost.",
+    "may show a name": "A screen capture, a secondary capture, or said to have text burned into the pixels.",
+    "ultrasound region unknown": "No region of the picture is known to be free of text.",
+    "values are not Hounsfield units": "The profile's windows need HU, and the file's values are none.",
+    "unforeseen fault": "Something in the file that medkit didn't foresee; the detail names the kind of error.",
+    "modality left out": "The card's list of modalities doesn't name it.",
+    "one value": "All pixels are equal; there is nothing to see.",
+    "missing slices": "Series: the distance between two neighbours is a multiple of the others.",
+    "uneven spacing": "Series: the distances between neighbours differ.",
+    "duplicate slices": "Series: two slices lie at one place.",
+    "several acquisitions": "Series: one place was taken several times (phases, echoes, b-values).",
+    "mixed orientation": "Series: the slices don't share one orientation.",
+    "localizer in the series": "Series: a localizer lies among the slices.",
+    "mixed geometry": "Series: the slices differ in size, pixel spacing or unit.",
+    "no positions": "Series: slices without position or orientation; instance numbers prove no order.",
+}
+
+
+class Refused(DataError):
+    """A file or series that gives no picture; ``detail`` holds numbers and medkit's own words, no header text."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        if reason not in REASONS:
+            raise KeyError(reason)
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+
+
+@contextmanager
+def one_file() -> Iterator[None]:
+    """Keeps whatever a hostile file raises within that file; the error's text may quote a value and is dropped.
+
+    Raises:
+        Refused: In place of any error.
+    """
+    try:
+        yield
+    except Refused:
+        raise
+    except MemoryError:
+        raise Refused("too many pixels", "more memory than the limit") from None
+    except Exception as error:
+        raise Refused("unforeseen fault", type(error).__name__) from None
