@@ -15,7 +15,7 @@ def sentence_bleu_percent(said: str, gold: str) -> float:
         DataError: sacrebleu is not installed.
     """
     try:
-        from sacrebleu.metrics import BLEU  # pyright: ignore[reportMissingImports]
+        from sacrebleu.metrics.bleu import BLEU  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise DataError("this BLEU needs sacrebleu: pip install medkit-lmm[evaluate]") from None
 
