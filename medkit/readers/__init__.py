@@ -32,6 +32,7 @@ READERS: dict[str, str] = {
     "boxes": "medkit.readers.boxes",
     "class_folders": "medkit.readers.class_folders",
     "drawn": "medkit.readers.drawn",
+    "figures": "medkit.readers.figures",
     "llava_json": "medkit.readers.llava_json",
     "table": "medkit.readers.table",
 }
