@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from medkit.readers.figures.parts import Article, Figure
 from medkit.readers.figures.versions import superseded
 from medkit.readers.figures.xml import XmlError, parse
 
-OPTIONS = ("use", "retracted", "mentions", "panels", "modality", "classifier", "certain", "licence")
+OPTIONS = ("use", "retracted", "mentions", "panels", "modality", "classifier", "certain", "give", "licence")
 
 
 def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
@@ -31,6 +32,8 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
         mentions: At most so many sentences that refer to the figure (8).
         panels: Whether the caption is split by panel letters, into ``facts["panels"]`` (false).
         classifier: "rules" (default) or the name of an installed classifier.
+        give: What is made of a figure: [caption] (default), [record] (facts alone, of which a teacher makes text;
+            figures without caption are always that), or both.
         certain: Least confidence at which a modality is taken (0.6).
         modality, licence: As in class_folders; they replace what is found.
 
@@ -45,6 +48,8 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
         raise DataError(f"reader figures: use {options['use']!r} is none of {', '.join(USES)}")
     if options.get("retracted", "drop") not in ("drop", "keep"):
         raise DataError(f"reader figures: retracted {options['retracted']!r} is neither drop nor keep")
+    if not set(options.get("give", ["caption"])) <= {"caption", "record"}:
+        raise DataError(f"reader figures: give {options['give']!r} holds something else than caption and record")
     judge = classifier(options.get("classifier", "rules"))
     root = Path(root)
     older = superseded(root)
@@ -84,8 +89,13 @@ def _records(
     }
     index = files.index(mine)
     split = split_of(source.path, root, options.get("splits", ()))
+    give = options.get("give", ["caption"])
     for figure in article.figures:
-        yield _record(source, article, figure, (mine, index), split, options, judge)
+        record = _record(source, article, figure, (mine, index), split, options, judge)
+        if isinstance(record, Rejected) or record.caption is None or "caption" in give:
+            yield record
+        if isinstance(record, Record) and record.caption is not None and "record" in give:
+            yield replace(record, id=f"{record.id}:facts", caption=None)
 
 
 def _record(

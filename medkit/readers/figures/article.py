@@ -12,12 +12,14 @@ from medkit.readers.figures.text import plain, sentence
 from medkit.readers.figures.xml import XLINK, XML, Element, XmlError, local
 
 RETRACTED_BY = ("retraction-forward", "retraction", "retracted", "removal-forward", "withdrawal-forward")
-_RETRACTED_TITLE = re.compile(r"\s*[\[(]?(?:RETRACTED|Retracted|WITHDRAWN|Withdrawn)\b(?: article| paper)?\s*[:\])]")
-# What stands between a figure and a graphic that isn't the figure's picture.
-_FOREIGN = frozenset(
-    "fig fig-group table-wrap table disp-formula disp-formula-group inline-formula chem-struct-wrap "
-    "supplementary-material caption".split()
+_RETRACTED_TITLE = re.compile(
+    r"\s*[\[(]?(?:RETRACTED|Retracted|WITHDRAWN|Withdrawn)\b(?: article| paper)?\s*[:\])]"
 )
+# What stands between a figure and a graphic that isn't the figure's picture.
+_FOREIGN = {
+    "fig", "fig-group", "table-wrap", "table", "disp-formula", "disp-formula-group", "inline-formula",
+    "chem-struct-wrap", "supplementary-material", "caption",
+}  # fmt: skip
 _SMALL = re.compile(r"thumb|icon|preview", re.IGNORECASE)
 
 
@@ -119,8 +121,7 @@ def _caption(node: Element) -> str:
 
 
 def _pictures(node: Element) -> list[Picture]:
-    pictures: list[Picture] = []
-    by_id: dict[str, int] = {}
+    forms: dict[object, list[tuple[bool, str]]] = {}
     for graphic in node.iter("{*}graphic", "{*}media"):
         href = (graphic.get(f"{XLINK}href") or "").strip()
         if not href or _owner(graphic) is not node:
@@ -129,22 +130,16 @@ def _pictures(node: Element) -> list[Picture]:
             continue
         small = any(_SMALL.search(graphic.get(name) or "") for name in ("specific-use", "content-type"))
         parent = graphic.getparent()
-        same = by_id.get(graphic.get("alternate-form-of") or "")
-        if same is None and parent is not None and local(parent) == "alternatives":
-            key = f"alternatives {id(parent)}"
-            same = by_id.setdefault(key, len(pictures))
-            same = None if same == len(pictures) else same
-        if same is None:
-            by_id[graphic.get("id") or f"place {len(pictures)}"] = len(pictures)
-            pictures.append(Picture((href,)))
-        else:
-            names = pictures[same].names
-            pictures[same] = Picture((*names, href) if not names[0] or small else _better(names, href))
-    return pictures
-
-
-def _better(names: tuple[str, ...], href: str) -> tuple[str, ...]:
-    return (*names, href) if not _SMALL.search(names[0]) else (href, *names)
+        key: object = graphic.get("id") or graphic
+        if graphic.get("alternate-form-of") in forms:
+            key = graphic.get("alternate-form-of")
+        elif parent is not None and local(parent) == "alternatives":
+            key = parent
+        forms.setdefault(key, []).append((small, href))
+    # Sorting is stable: full-size forms in the order of the document, then thumbnails.
+    return [
+        Picture(tuple(href for _, href in sorted(found, key=lambda one: one[0]))) for found in forms.values()
+    ]
 
 
 def _owner(node: Element) -> Element | None:

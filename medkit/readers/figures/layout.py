@@ -97,7 +97,7 @@ def version_of(name: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
-def archive(path: Path, root: Path, limits: Limits = Limits()) -> Iterator[Source]:  # noqa: B008
+def archive(path: Path, root: Path, limits: Limits = Limits()) -> Iterator[Source]:
     """Gives the articles of a packed package; links, devices and paths that lead out are never followed."""
     place = path.relative_to(root).as_posix()
     members: dict[str, bytes] = {}

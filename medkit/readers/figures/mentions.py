@@ -138,7 +138,7 @@ def _read_block(block: Element, quiet: bool, targets: _Targets) -> None:
             pointed += [(start, figure, "range") for figure in targets.between(xref, *ends_at)]
     sentences = None
     for start, figure, by in pointed:
-        figure.referenced = True
+        figure.referenced.add(by)
         if quiet:
             continue
         if sentences is None:

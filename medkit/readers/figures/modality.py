@@ -17,32 +17,80 @@ GROUP = "medkit.modality"
 Classifier = Callable[[str, Any], tuple[str, float]]
 
 # A modality's words. Short names are matched in capitals only: "CT" is a scan, "Ct" a cycle of a PCR.
-_WORDS: dict[str, str] = {
-    "mammography": r"mammogra\w+|tomosynthesis",
-    "chest X-ray": r"chest (?:x-?\s?rays?|radiogra\w+|films?)|(?-i:\bCXRs?\b)",
-    "angiography": r"angiogra(?:m|ms|phy|phic)|venogra\w+|arteriogra\w+",
-    "X-ray": r"(?<!chest )x-?\s?ray (?:images?|films?|views?)|(?<!chest )(?<!auto)\bradiographs?\b|(?<!chest )radiographic|"
-    r"orthopantomogra\w+|fluoroscop\w+",
-    "CT": r"computed tomogra\w+|computerized tomogra\w+|(?-i:\b(?:HR|CB|MD|PET/|PET-|SPECT/|micro-|µ)?CT\b)(?! values?| cycles?)",
-    "MRI": r"magnetic resonance imag\w+|(?-i:\bf?MRIs?\b)|(?-i:\bMR (?:images?|imaging|scans?)\b)|"
-    r"(?-i:\bFLAIR\b)|\bT[12]\*?-weighted",
-    "PET": r"positron emission|(?-i:\bPET\b)|scintigra\w+|(?-i:\bSPECT\b)",
-    "ultrasound": r"ultraso(?:und|nogra\w+)|sonogra\w+|echocardiogra\w+|\bdoppler\b",
-    "endoscopy": r"endoscop\w+|colonoscop\w+|gastroscop\w+|bronchoscop\w+|laparoscop\w+|cystoscop\w+",
-    "fundus": r"fundus|fundoscop\w+|fluorescein angiogra\w+",
-    "OCT": r"optical coherence tomogra\w+|(?-i:\b(?:SD-|AS-)?OCT\b)",
-    "gross pathology": r"gross (?:patholog\w+|specimens?|appearance|morpholog\w+)|macroscop\w+|resected specimens?|cut surface",
-    "histology": r"histolog\w+|histopatholog\w+|h(?:a?ematoxylin|&e|\s?&\s?e)|immunohistochem\w+|(?-i:\bIHC\b)|"
-    r"photomicrogra\w+|biops(?:y|ies) (?:specimen|show|section)\w*|stained sections?",
-    "electron microscopy": r"electron microgra\w+|electron microscop\w+|(?-i:\b(?:[ST]EM|cryo-?EM)\b)(?! \()",
-    "fluorescence microscopy": r"immunofluorescen\w+|confocal|fluorescen\w+ (?:microscop\w+|images?|microgra\w+)|(?-i:\bDAPI\b)",
-    "blot or gel": r"(?:western|northern|southern|immuno)[ -]?blots?|(?-i:\bSDS-PAGE\b)|agarose gels?",
-    "photograph": r"photographs?\b|clinical (?:picture|image|photo)s?",
-    "plot": r"kaplan-?meier|\bROC curves?|scatter ?plots?|box ?plots?|bar (?:graph|chart)s?|histograms?|\bheat ?maps?|"
-    r"error bars|forest plots?|dose[- ]response curves?",
-    "diagram": r"flow ?(?:chart|diagram)s?|schematic\w*|(?:diagram|illustration|cartoon) of|phylogenetic tree",
+_WORDS: dict[str, tuple[str, ...]] = {
+    "mammography": (r"mammogra\w+", r"tomosynthesis"),
+    "chest X-ray": (r"chest (?:x-?\s?rays?|radiogra\w+|films?)", r"(?-i:\bCXRs?\b)"),
+    "angiography": (r"angiogra(?:m|ms|phy|phic)", r"venogra\w+", r"arteriogra\w+"),
+    "X-ray": (
+        r"(?<!chest )x-?\s?ray (?:images?|films?|views?)",
+        r"(?<!chest )\bradiogra(?:phs?|phic)\b",
+        r"orthopantomogra\w+",
+        r"fluoroscop\w+",
+    ),
+    "CT": (
+        r"computed tomogra\w+",
+        r"computerized tomogra\w+",
+        r"(?-i:\b(?:HR|CB|MD|PET/|PET-|SPECT/|micro-|µ)?CT\b)(?! values?| cycles?)",
+    ),
+    "MRI": (
+        r"magnetic resonance imag\w+",
+        r"(?-i:\bf?MRIs?\b|\bMR (?:images?|imaging|scans?)\b|\bFLAIR\b)",
+        r"\bT[12]\*?-weighted",
+    ),
+    "PET": (r"positron emission", r"scintigra\w+", r"(?-i:\bPET\b|\bSPECT\b)"),
+    "ultrasound": (r"ultraso(?:und|nogra\w+)", r"sonogra\w+", r"echocardiogra\w+", r"\bdoppler\b"),
+    "endoscopy": (r"(?:end|colon|gastr|bronch|lapar|cyst)oscop\w+",),
+    "fundus": (r"fundus", r"fundoscop\w+", r"fluorescein angiogra\w+"),
+    "OCT": (r"optical coherence tomogra\w+", r"(?-i:\b(?:SD-|AS-)?OCT\b)"),
+    "gross pathology": (
+        r"gross (?:patholog\w+|specimens?|appearance|morpholog\w+)",
+        r"macroscop\w+",
+        r"resected specimens?",
+        r"cut surface",
+    ),
+    "histology": (
+        r"histolog\w+",
+        r"histopatholog\w+",
+        r"ha?ematoxylin",
+        r"\bh\s?&\s?e\b",
+        r"immunohistochem\w+",
+        r"(?-i:\bIHC\b)",
+        r"photomicrogra\w+",
+        r"stained sections?",
+    ),
+    "electron microscopy": (r"electron micro(?:gra|scop)\w+", r"(?-i:\b(?:[ST]EM|cryo-?EM)\b)(?! \()"),
+    "fluorescence microscopy": (
+        r"immunofluorescen\w+",
+        r"confocal",
+        r"fluorescen\w+ (?:microscop\w+|images?|microgra\w+)",
+        r"(?-i:\bDAPI\b)",
+    ),
+    "blot or gel": (
+        r"(?:western|northern|southern|immuno)[ -]?blots?",
+        r"(?-i:\bSDS-PAGE\b)",
+        r"agarose gels?",
+    ),
+    "photograph": (r"photographs?\b", r"clinical (?:picture|image|photo)s?"),
+    "plot": (
+        r"kaplan-?meier",
+        r"\bROC curves?",
+        r"scatter ?plots?",
+        r"box ?plots?",
+        r"bar (?:graph|chart)s?",
+        r"histograms?",
+        r"\bheat ?maps?",
+        r"error bars",
+        r"forest plots?",
+        r"dose[- ]response curves?",
+    ),
+    "diagram": (
+        r"flow ?(?:chart|diagram)s?",
+        r"schematic\w*",
+        r"(?:diagram|illustration|cartoon) of",
+        r"phylogenetic tree",
+    ),
 }
-_RULES = [(name, re.compile(rf"(?:{words})", re.IGNORECASE)) for name, words in _WORDS.items()]
+_RULES = [(name, re.compile("|".join(words), re.IGNORECASE)) for name, words in _WORDS.items()]
 MODALITIES = tuple(_WORDS)
 # A picture of the first is one of the second too.
 _WITHIN = {("chest X-ray", "X-ray"), ("OCT", "CT"), ("mammography", "X-ray"), ("angiography", "fundus")}
@@ -84,4 +132,6 @@ def classifier(name: str) -> Classifier:
     try:
         return offered[name].load()
     except Exception as error:
-        raise DataError(f"the modality classifier {name!r} can't be loaded ({type(error).__name__})") from error
+        raise DataError(
+            f"the modality classifier {name!r} can't be loaded ({type(error).__name__})"
+        ) from error

@@ -37,7 +37,7 @@ class Figure:
         own_caption: Its own caption alone.
         pictures: In document order.
         mentions: Sentences of the text that refer to it.
-        referenced: Whether any cross-reference names it, in captions too.
+        referenced: How cross-references name it, in captions too: any of ``Mention.by``; empty for never.
         licence: Its own licence where it states one, else the article's; "" unknown.
         third_party: Whether caption, credit or permissions name someone else's right.
         group: The id of its ``fig-group``, or "".
@@ -49,7 +49,7 @@ class Figure:
     own_caption: str = ""
     pictures: list[Picture] = field(default_factory=list)
     mentions: list[Mention] = field(default_factory=list)
-    referenced: bool = False
+    referenced: set[str] = field(default_factory=set)
     licence: str = ""
     third_party: bool = False
     group: str = ""

@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from lxml import etree
-
-from medkit.readers.figures.xml import Element, character, local
+from medkit.readers.figures.xml import Element, Entity, character, local
 
 # Not part of the running text of a caption or paragraph.
-SKIPPED = frozenset(
-    "tex-math graphic inline-graphic media fig fig-group table-wrap table-wrap-group table supplementary-material "
-    "inline-supplementary-material fn permissions attrib object-id alt-text long-desc label kwd-group "
-    "trans-title trans-abstract annotation annotation-xml private-char".split()
-)
-BLOCKS = frozenset(
-    "p title subtitle list list-item sec def-list def-item def term disp-formula disp-quote break caption "
-    "boxed-text verse-group speech statement td th tr".split()
-)
+SKIPPED = {
+    "tex-math", "graphic", "inline-graphic", "media", "fig", "fig-group", "table-wrap", "table-wrap-group", "table",
+    "supplementary-material", "inline-supplementary-material", "fn", "permissions", "attrib", "object-id",
+    "alt-text", "long-desc", "label", "kwd-group", "trans-title", "trans-abstract", "annotation",
+    "annotation-xml", "private-char",
+}  # fmt: skip
+BLOCKS = {
+    "p", "title", "subtitle", "list", "list-item", "sec", "def-list", "def-item", "def", "term", "disp-formula",
+    "disp-quote", "break", "caption", "boxed-text", "verse-group", "speech", "statement", "td", "th", "tr",
+}  # fmt: skip
 _NUMBER = re.compile(r"[+\-−–]?\d+(?:[.,]\d+)?")
 _CITATION = re.compile(r"[\s\d,;\-–—‐‑\[\]()*]*")
 _ENDS = (".", "!", "?", ":", ";", "…")
@@ -91,7 +90,7 @@ def _child(child: Element, parts: list[str], mark: Mark | None) -> None:
         _collect(child, parts, mark)
         parts.append(" ")
     elif not name:
-        if isinstance(child, etree._Entity):
+        if isinstance(child, Entity):
             parts.append(character(child.name))
     elif name not in SKIPPED:
         _collect(child, parts, mark)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import html
 import re
+from html.entities import html5
+from typing import TypeAlias
 
-from lxml import etree
+from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]  # compiled, without stubs
 
 MAX_BYTES = 32 * 1024 * 1024
 XLINK = "{http://www.w3.org/1999/xlink}"
 XML = "{http://www.w3.org/XML/1998/namespace}"
 
-Element = etree._Element
+Element: TypeAlias = etree._Element
+Entity: TypeAlias = etree._Entity
 
 # Character entities that a publisher's file takes from its DTD: the DTD is never read, so they are written
 # as characters. JATS and NLM use the ISO sets, whose names HTML has too.
@@ -57,7 +59,7 @@ def parse(data: bytes, most_bytes: int = MAX_BYTES) -> Element:
 
 def character(name: str) -> str:
     """Gives the characters of a named entity, "" for one that no standard set knows."""
-    return html.entities.html5.get(f"{name};", "")
+    return html5.get(f"{name};", "")
 
 
 def local(node: Element) -> str:
