@@ -627,7 +627,13 @@ def test_every_figure_has_a_fate(tmp_path: Path) -> None:
 
 
 def test_wrong_options_are_refused(tmp_path: Path) -> None:
-    for options in ({"use": "free"}, {"retracted": "hide"}, {"classifier": "mine"}, {"panel": True}, {"give": ["text"]}):
+    for options in (
+        {"use": "free"},
+        {"retracted": "hide"},
+        {"classifier": "mine"},
+        {"panel": True},
+        {"give": ["text"]},
+    ):
         with pytest.raises(DataError):
             list(read(tmp_path, options))
     with pytest.raises(DataError, match="no folder"):

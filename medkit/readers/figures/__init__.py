@@ -49,7 +49,9 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     if options.get("retracted", "drop") not in ("drop", "keep"):
         raise DataError(f"reader figures: retracted {options['retracted']!r} is neither drop nor keep")
     if not set(options.get("give", ["caption"])) <= {"caption", "record"}:
-        raise DataError(f"reader figures: give {options['give']!r} holds something else than caption and record")
+        raise DataError(
+            f"reader figures: give {options['give']!r} holds something else than caption and record"
+        )
     judge = classifier(options.get("classifier", "rules"))
     root = Path(root)
     older = superseded(root)
