@@ -32,8 +32,10 @@ OWN = {
 }  # fmt: skip
 # What says that text may be burned into the picture.
 _SCREENS = ("1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.104")
-_EXIF = {0x8825: "GPS position", 0x013B: "artist", 0x8298: "copyright", 0x010E: "description", 0x9C9B: "title",
-         0x9C9D: "author", 0xA430: "camera owner", 0xA431: "camera number", 0x9003: "date taken", 0x0132: "date"}  # fmt: skip
+_EXIF = {
+    0x8825: "GPS position", 0x013B: "artist", 0x8298: "copyright", 0x010E: "description", 0x9C9B: "title",
+    0x9C9D: "author", 0xA430: "camera owner", 0xA431: "camera number", 0x9003: "date taken", 0x0132: "date",
+}  # fmt: skip
 
 
 @dataclass
@@ -81,7 +83,8 @@ def audit(root: Path, profile: Profile = BASIC) -> Audit:
 def audit_dataset(dataset: Dataset, profile: Profile = BASIC) -> dict[tuple[str, str], int]:
     """Gives (attribute, reason) -> deepest place of what a profile would still change in a data set."""
     found: dict[tuple[str, str], int] = {}
-    _walk(dataset, profile, 0, found)
+    moved = text_at(dataset, "LongitudinalTemporalInformationModified") == "MODIFIED"
+    _walk(dataset, (profile, moved), 0, found)
     preamble = getattr(dataset, "preamble", None)
     if preamble and preamble.strip(b"\0") and not preamble.startswith((b"II*\0", b"MM\0*")):
         found["file preamble", "bytes before the header"] = 0
@@ -124,7 +127,7 @@ def _look(path: Path, root: Path, profile: Profile, result: Audit) -> str:
     return kind
 
 
-def _walk(dataset: Dataset, profile: Profile, depth: int, found: dict[tuple[str, str], int]) -> None:
+def _walk(dataset: Dataset, by: tuple[Profile, bool], depth: int, found: dict[tuple[str, str], int]) -> None:
     for tag in sorted(dataset.keys()):
         keyword = keyword_for_tag(tag)
         if keyword in OWN:
@@ -134,17 +137,23 @@ def _walk(dataset: Dataset, profile: Profile, depth: int, found: dict[tuple[str,
         if element is None:
             found[where, "unreadable value"] = max(depth, found.get((where, "unreadable value"), 0))
             continue
-        reason = _reason(element, keyword, profile)
+        reason = _reason(element, keyword, *by)
         if reason:
             found[where, reason] = max(depth, found.get((where, reason), 0))
         elif element.VR == "SQ" and depth < MOST_DEPTH:
             for item in element.value or ():
-                _walk(item, profile, depth + 1, found)
+                _walk(item, by, depth + 1, found)
 
 
-def _reason(element: DataElement, keyword: str, profile: Profile) -> str:
-    """Says why an element identifies; "" for one that is empty, a dummy, a pseudonym or harmless."""
+def _reason(element: DataElement, keyword: str, profile: Profile, moved: bool) -> str:
+    """Says why an element identifies; "" for one that is empty, a dummy, a pseudonym or harmless.
+
+    Args:
+        moved: Whether the object says of itself that its dates were moved: no one can see that of a date.
+    """
     decision = decide(int(element.tag), element.VR, profile)
+    if decision.action == "shift" and moved:
+        return ""
     if decision.action == "walk":
         return "" if element.VR == "SQ" else decision.reason
     if decision.action == "keep":
@@ -172,13 +181,15 @@ def _harmless(value: str, element: DataElement, action: str) -> bool:
 def _pixels(dataset: Dataset) -> dict[tuple[str, str], int]:
     if text_at(dataset, "BurnedInAnnotation").upper() == "YES":
         return {("PixelData", "burned-in text, by the header"): 0}
-    if text_at(dataset, "SOPClassUID").startswith(_SCREENS) or "SCREEN SAVE" in str(
-        dataset.get("ImageType", "")
-    ):
+    if _is_screen(text_at(dataset, "SOPClassUID")) or "SCREEN SAVE" in str(dataset.get("ImageType", "")):
         return {("PixelData", "a captured screen or document: look at it"): 0}
     if text_at(dataset, "Modality") == "US" and "SequenceOfUltrasoundRegions" not in dataset:
         return {("PixelData", "ultrasound without regions: look at it"): 0}
     return {}
+
+
+def _is_screen(sop_class: str) -> bool:
+    return any(sop_class == one or sop_class.startswith(f"{one}.") for one in _SCREENS)
 
 
 def _names(path: Path, root: Path, dataset: Dataset) -> dict[tuple[str, str], int]:

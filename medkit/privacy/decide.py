@@ -67,10 +67,10 @@ def decide(tag: int, vr: str, profile: Profile) -> Decision:
         return Decision("remove", "no attribute of a data set")
     row = row_of(tag, profile.version)
     keyword = keyword_for_tag(tag)
+    if group >> 8 in (0x50, 0x60):
+        return Decision("remove", "curve or overlay")
     if row is not None:
         return _by_table(tag, vr or row.vr, keyword, row.action, profile)
-    if 0x5000 <= group <= 0x60FF:
-        return Decision("remove", "curve or overlay")
     if not keyword:
         return Decision("remove", "unknown")
     return _by_kind(vr, keyword, profile)

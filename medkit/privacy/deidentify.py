@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -274,7 +275,8 @@ class _Worker:
             return None
         if keyword == "CodeMeaning" and self.profile.descriptions == "clean":
             return DataElement(element.tag, element.VR, self._cleaned(element))
-        return element
+        # A copy: setting an attribute later changes the element that the data set holds.
+        return copy(element)
 
     def _pseudonym(self, element: DataElement) -> str | None:
         return self.names.name(self.patient) if texts(element) else None

@@ -59,9 +59,7 @@ def write_deidentified(folder: Path, out: Path, key_file: Path, profile: str, ma
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} isn't empty; give a new folder")
     if mapping_to is not None and out.resolve() in (mapping_to.resolve(), *mapping_to.resolve().parents):
-        raise DataError(
-            "the mapping files undo the de-identification; keep them outside of the folder that --out names"
-        )
+        raise DataError("the mapping files undo the de-identification; keep them outside of --out")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
         raise DataError(f"{folder} holds no file")
@@ -72,16 +70,12 @@ def write_deidentified(folder: Path, out: Path, key_file: Path, profile: str, ma
     with (out / "ledger.jsonl").open("w", encoding="utf-8") as ledger:
         for path in files:
             try:
-                dataset = pydicom.dcmread(path)
+                dataset = pydicom.dcmread(path, force=path.suffix.lower() in (".dcm", ".ima"))
+                if "SOPClassUID" not in dataset:
+                    raise DataError("no image or document of DICOM")
                 clean = deidentify(dataset, key, chosen)
-                name = text_at(clean, "SOPInstanceUID")
-                place = out / text_at(clean, "PatientID") / f"{name or 'object'}.dcm"
-                place.parent.mkdir(parents=True, exist_ok=True)
-                if place.exists():
-                    fate = "same object again"
-                else:
-                    save(clean, place)
-                    fate = "written"
+                save(clean, _free(out / text_at(clean, "PatientID"), text_at(clean, "SOPInstanceUID")))
+                fate = "written"
                 if mapping_to is not None:
                     for whole, part in zip((uids, patients), mapping(dataset, key), strict=True):
                         whole.update(part)
@@ -98,6 +92,16 @@ def write_deidentified(folder: Path, out: Path, key_file: Path, profile: str, ma
         _write_mapping(mapping_to, "uid_mapping.csv", uids)
         _write_mapping(mapping_to, "patid_mapping.csv", patients)
     return "\n".join(f"{count} {fate}" for fate, count in fates.most_common())
+
+
+def _free(folder: Path, name: str) -> Path:
+    """Gives a path that isn't taken: objects may share a UID that should be their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = name or "object"
+    path, number = folder / f"{name}.dcm", 2
+    while path.exists():
+        path, number = folder / f"{name}-{number}.dcm", number + 1
+    return path
 
 
 def _write_mapping(folder: Path, name: str, pairs: dict[str, str]) -> None:

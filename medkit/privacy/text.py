@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -61,6 +62,17 @@ class Known:
 
     values: tuple[tuple[str, str], ...] = ()
 
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """Upper-case text -> kind."""
+        return {value.upper(): kind for kind, value in reversed(self.values)}
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str] | None:
+        """One expression for all of them, as whole words; the longest is tried first."""
+        words = "|".join(re.escape(value) for _, value in self.values)
+        return re.compile(rf"(?<![^\W_])(?:{words})(?![^\W_])", re.IGNORECASE) if words else None
+
 
 @dataclass(frozen=True)
 class Cleaned:
@@ -87,10 +99,15 @@ def known_values(dataset: Dataset) -> Known:
 def clean(text: str, known: Known | None = None) -> Cleaned:
     """Gives a text without known values and what the rules find."""
     found: Counter[str] = Counter()
-    for kind, value in known.values if known else ():
-        pattern = rf"(?<![^\W_]){re.escape(value)}(?![^\W_])"
-        text, count = re.subn(pattern, f"[{kind}]", text, flags=re.IGNORECASE)
-        found[kind] += count
+    if known is not None and known.pattern is not None:
+        kinds = known.kinds
+
+        def replace(match: re.Match[str]) -> str:
+            kind = kinds.get(match.group(0).upper(), "NAME")
+            found[kind] += 1
+            return f"[{kind}]"
+
+        text = known.pattern.sub(replace, text)
     for kind, rule in RULES:
         text = rule.sub(lambda match, kind=kind: _replaced(match, kind, found), text)
     # "[NAME], [NAME]" of one person's parts reads as one.
