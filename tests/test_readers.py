@@ -29,7 +29,7 @@ def _picture(path: Path, size: tuple[int, int] = (20, 10)) -> Path:
 
 
 def test_every_named_reader_can_be_loaded():
-    assert sorted(READERS) == ["arrays", "boxes", "class_folders", "drawn", "llava_json", "table"]
+    assert sorted(READERS) == ["arrays", "boxes", "class_folders", "drawn", "figures", "llava_json", "table"]
     assert all(callable(get_reader(name)) for name in READERS)
     with pytest.raises(DataError, match=r"there is no reader 'boxs' \(did you mean 'boxes'\?\)"):
         get_reader("boxs")
