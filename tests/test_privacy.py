@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -457,6 +458,23 @@ def test_text_in_place_of_a_number_or_code_is_dropped() -> None:
     assert "KVP" not in out and "BodyPartExamined" not in out
 
 
+def test_an_attribute_of_another_kind_than_its_own_is_not_kept() -> None:
+    dataset = scan()
+    dataset[0x00540010] = DataElement(0x00540010, "PN", "Quimby^Orsolya")
+    dataset.LengthToEnd = [int.from_bytes(b"Quim", "little"), int.from_bytes(b"by. ", "little")]
+    assert "EnergyWindowVector" in dataset and "LengthToEnd" in dataset
+    out = deidentify(dataset, KEY)
+    assert "EnergyWindowVector" not in out and "LengthToEnd" not in out
+
+
+def test_a_text_that_holds_other_attributes_is_dropped() -> None:
+    dataset = scan()
+    dataset.Manufacturer = "Acme\x08\x00PN\x10\x00Nobody^Known"
+    dataset.ManufacturerModelName = "x" * 65
+    out = deidentify(dataset, KEY)
+    assert "Manufacturer" not in out and "ManufacturerModelName" not in out
+
+
 def test_what_is_nested_too_deep_and_lists_of_files_are_refused() -> None:
     dataset = scan()
     inner: Dataset = dataset
@@ -470,6 +488,34 @@ def test_what_is_nested_too_deep_and_lists_of_files_are_refused() -> None:
     listing.DirectoryRecordSequence = Sequence()
     with pytest.raises(DataError, match="DICOMDIR"):
         deidentify(listing, KEY)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_objects_are_refused_or_clean() -> None:
+    whole = io.BytesIO()
+    scan().save_as(whole, enforce_file_format=True)
+    random = Random(0)
+    fates: Counter[str] = Counter()
+    for _ in range(300):
+        data = bytearray(whole.getvalue())
+        for _ in range(random.randint(1, 6)):
+            data[random.randrange(132, len(data))] = random.randrange(256)
+        try:
+            dataset = pydicom.dcmread(io.BytesIO(bytes(data)), force=True)
+        except Exception:
+            fates["unreadable"] += 1
+            continue
+        try:
+            out = as_bytes(deidentify(dataset, KEY))
+        except DataError:
+            fates["refused"] += 1
+            continue
+        fates["clean"] += 1
+        audit_dataset(dataset)
+        # A damaged length may move text into another attribute; none of these may come out of it.
+        assert not [word for word in (b"Orsolya", b"Tolliver", b"HX-558231", b"A77120934") if word in out]
+    assert fates["clean"] > 200
+    assert sum(fates.values()) == 300
 
 
 # --- pseudonyms --------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pydicom.errors import InvalidDicomError
 
 from medkit.errors import DataError
 from medkit.images import FORMATS, SUFFIXES
-from medkit.privacy.decide import decide, fits, registered
+from medkit.privacy.decide import WRITTEN, decide, fits, registered
 from medkit.privacy.deidentify import DUMMIES, MOST_DEPTH, readable, text_at, texts
 from medkit.privacy.profile import BASIC, Profile
 from medkit.privacy.pseudonyms import PSEUDONYM, UID_ROOT
@@ -88,10 +88,11 @@ def audit_dataset(dataset: Dataset, profile: Profile = BASIC) -> dict[tuple[str,
     preamble = getattr(dataset, "preamble", None)
     if preamble and preamble.strip(b"\0") and not preamble.startswith((b"II*\0", b"MM\0*")):
         found["file preamble", "bytes before the header"] = 0
-    meta = getattr(dataset, "file_meta", None)
-    for element in meta or ():
-        if element.VR == "AE" or element.keyword.startswith("PrivateInformation"):
-            found[element.keyword, "file meta information"] = 0
+    meta: Dataset = getattr(dataset, "file_meta", None) or Dataset()
+    for tag in sorted(meta.keys()):
+        element = readable(meta, tag)
+        if element is None or element.VR == "AE" or element.keyword.startswith("PrivateInformation"):
+            found[keyword_for_tag(tag) or f"{tag}", "file meta information"] = 0
     return found
 
 
@@ -157,8 +158,8 @@ def _reason(element: DataElement, keyword: str, profile: Profile, moved: bool) -
     if decision.action == "walk":
         return "" if element.VR == "SQ" else decision.reason
     if decision.action == "keep":
-        values = [one.strip() for one in texts(element)] if element.VR in ("CS", "DS", "IS") else []
-        return "" if fits(keyword, element.VR, values) else "free text in a code"
+        values = [one.strip() for one in texts(element)] if element.VR in WRITTEN else []
+        return "" if fits(keyword, element.VR, values) else "free text where a code or number stands"
     if element.VR == "SQ":
         return decision.reason if any(len(item) for item in element.value or ()) else ""
     values = [one.strip("\0 ") for one in texts(element)]

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag
 
 from medkit.privacy.profile import Profile
 from medkit.privacy.table import row_of
@@ -15,6 +15,8 @@ DATES = frozenset(("DA", "DT", "TM"))
 TEXTS = frozenset(("PN", "LO", "SH", "ST", "LT", "UT", "UC", "UR", "AE"))
 NUMBERS = frozenset(("US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT", "OF", "OD", "OL", "OV"))
 NUMERALS = frozenset(("DS", "IS"))
+# Kinds whose values are characters, so that their form can be looked at.
+WRITTEN = TEXTS | NUMERALS | {"CS"}
 # Technical text that pictures need or that no person writes by hand, of attributes outside the table.
 KEPT_TEXTS = frozenset((
     "CodeValue", "LongCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning",
@@ -39,7 +41,8 @@ IMAGE_TYPES = frozenset((
     "M_SE", "M_FFE", "M_IR", "SE", "FFE", "IR", "WHOLE BODY", "STATIC", "DYNAMIC", "GATED", "TOMO", "RECON TOMO",
     "RECON GATED TOMO", "EMISSION", "TRANSMISSION", "DENSITY", "SCREEN SAVE",
 ))  # fmt: skip
-_REGISTERED = "1.2.840.10008."
+_REGISTERED = re.compile(r"1\.2\.840\.10008\.[0-9.]{1,50}")
+MOST_TEXT = 64
 _CODE = re.compile(r"[A-Z0-9_ ]{0,16}")
 _NUMERAL = re.compile(r"[0-9+\-.eE ]{0,16}")
 
@@ -85,6 +88,9 @@ def fits(keyword: str, vr: str, values: list[str]) -> bool:
         )
     if vr == "CS":
         return all(_CODE.fullmatch(one) for one in values)
+    if vr in TEXTS:
+        # A damaged length makes one value of many: with their tags between them, as control characters.
+        return all(len(one) <= MOST_TEXT and one.isprintable() for one in values)
     if vr in NUMERALS:
         return all(_NUMERAL.fullmatch(one) for one in values)
     return True
@@ -92,7 +98,7 @@ def fits(keyword: str, vr: str, values: list[str]) -> bool:
 
 def registered(uid: str) -> bool:
     """Says whether a UID names something of the standard (a class, a syntax), not an object or a person."""
-    return uid.startswith(_REGISTERED)
+    return _REGISTERED.fullmatch(uid) is not None
 
 
 def _by_table(tag: int, vr: str, keyword: str, action: str, profile: Profile) -> Decision:
@@ -147,3 +153,13 @@ def vr_of(tag: int) -> str:
     except KeyError:
         row = row_of(tag)
         return row.vr if row is not None else ""
+
+
+@lru_cache(maxsize=16_384)
+def most_values(tag: int) -> int | None:
+    """Gives how many values a tag may have, None where that is not one fixed number."""
+    try:
+        many = dictionary_VM(tag)
+    except KeyError:
+        return None
+    return int(many) if many.isdigit() else None

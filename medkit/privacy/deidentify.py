@@ -19,7 +19,18 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medkit.errors import DataError
 from medkit.privacy import pixels
-from medkit.privacy.decide import TEXTS, Decision, decide, fits, registered, vr_of
+from medkit.privacy.decide import (
+    NUMBERS,
+    NUMERALS,
+    TEXTS,
+    WRITTEN,
+    Decision,
+    decide,
+    fits,
+    most_values,
+    registered,
+    vr_of,
+)
 from medkit.privacy.profile import BASIC, Profile
 from medkit.privacy.pseudonyms import Pseudonyms, shifted
 from medkit.privacy.text import Known, clean, known_values
@@ -86,16 +97,24 @@ def deidentify(dataset: Dataset, key: bytes, profile: Profile = BASIC) -> FileDa
 
 
 def save(dataset: FileDataset, to: Path | io.BytesIO) -> None:
-    """Writes a data set that ``deidentify`` gave as a DICOM file."""
-    if UID(dataset.file_meta.TransferSyntaxUID).is_transfer_syntax:
-        dataset.save_as(to, enforce_file_format=True)
-        return
-    # A syntax newer than pydicom's dictionary: all that were added since 2006 are explicit little endian.
+    """Writes a data set that ``deidentify`` gave as a DICOM file.
+
+    Raises:
+        DataError: It can't be written: most often its pixel data isn't what its transfer syntax says.
+    """
     file = DicomBytesIO()
-    file.is_implicit_VR, file.is_little_endian = False, True
-    file.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(file, dataset.file_meta)
-    write_dataset(file, dataset)
+    try:
+        if UID(dataset.file_meta.TransferSyntaxUID).is_transfer_syntax:
+            dataset.save_as(file, enforce_file_format=True)
+        else:
+            # A syntax newer than pydicom's dictionary: all that were added since 2006 are explicit little endian.
+            file.is_implicit_VR, file.is_little_endian = False, True
+            file.write(b"\0" * 128 + b"DICM")
+            write_file_meta_info(file, dataset.file_meta)
+            write_dataset(file, dataset)
+    # pydicom's message may quote a value; its kind doesn't.
+    except Exception as error:
+        raise DataError(f"the object can't be written as a DICOM file ({type(error).__name__})") from None
     if isinstance(to, Path):
         to.write_bytes(file.getvalue())
     else:
@@ -233,7 +252,7 @@ class _Worker:
         # The file may give an attribute another kind than the dictionary: UN, or text in place of a number.
         if vr_of(int(tag)) != element.VR:
             decision = decide(int(tag), element.VR, self.profile)
-        return self._changed(element, decision, depth)
+        return None if decision.action == "remove" else self._changed(element, decision, depth)
 
     def _changed(self, element: DataElement, decision: Decision, depth: int) -> DataElement | None:
         action, vr = decision.action, element.VR
@@ -261,7 +280,7 @@ class _Worker:
 
     def _kept(self, element: DataElement) -> DataElement | None:
         keyword = keyword_for_tag(element.tag)
-        values = [one.strip() for one in texts(element)] if element.VR in ("CS", "DS", "IS") else []
+        values = [one.strip() for one in texts(element)] if element.VR in WRITTEN else []
         if not fits(keyword, element.VR, values):
             if keyword != "ImageType":
                 return None
@@ -271,7 +290,9 @@ class _Worker:
                 "CS",
                 [*stay, *(one for one in values[2:] if fits("ImageType", "CS", ["", "", one]))],
             )
-        if self.echoes.heard(element):
+        most = most_values(int(element.tag)) if element.VR in NUMBERS | NUMERALS else None
+        # A number with more values than it can have is a damaged length: what it swallowed may be text.
+        if (most is not None and most < element.VM) or self.echoes.heard(element):
             return None
         if keyword == "CodeMeaning" and self.profile.descriptions == "clean":
             return DataElement(element.tag, element.VR, self._cleaned(element))

@@ -10,6 +10,7 @@ from pydicom.uid import UID
 from medkit.errors import DataError
 from medkit.privacy.profile import Box, Mask
 
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 _JPEG = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
 _JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 92, 93, 201, 202, 203))
 # JFIF, SPIFF with the colour transform of JPEG-LS, Adobe's colour transform: decoders need these.
@@ -19,9 +20,12 @@ _J2K_COMMENT, _J2K_TILE, _J2K_START = 0x64, 0x90, b"\xff\x4f\xff\x51"
 
 def syntax_of(dataset: Dataset) -> str:
     """Gives the transfer syntax that a data set's pixel bytes are in; a guess where no file meta says it."""
-    meta = getattr(dataset, "file_meta", None)
-    named = str(getattr(meta, "TransferSyntaxUID", "") or "")
-    if named:
+    try:
+        named = str(dataset.file_meta.TransferSyntaxUID)
+    # No file meta, no such element, or one that pydicom can't convert.
+    except Exception:
+        named = ""
+    if UID(named).is_valid:
         return named
     implicit, little = dataset.original_encoding
     if little is False:
@@ -38,7 +42,7 @@ def strip(dataset: Dataset, syntax: str) -> None:
     if "PixelData" not in dataset or not isinstance(dataset.PixelData, bytes | bytearray):
         return
     data = bytes(dataset.PixelData)
-    if UID(syntax).is_valid and UID(syntax).is_transfer_syntax and UID(syntax).is_encapsulated:
+    if syntax not in _NATIVE:
         cleaner = _jpeg if syntax in _JPEG else _jpeg_2000 if syntax in _JPEG_2000 else None
         if cleaner is None:
             return

@@ -47,12 +47,12 @@ class _Targets:
     """What cross-references may point at, by the part of the document that their ids belong to."""
 
     def __init__(self, article: Element, figures: dict[Element, Figure]) -> None:
-        self.ids: dict[Element, dict[str, list[Figure]]] = {}
+        self.ids: dict[Element, dict[str, list[tuple[Figure, str]]]] = {}
         self.order: dict[Element, dict[tuple[str, str, int], Figure]] = {}
         self.known: set[str] = set()
         for node, figure in figures.items():
             scope = _scope(node)
-            self._add(scope, node.get("id"), figure)
+            self._add(scope, node.get("id"), figure, "rid")
             key = _numbered(figure.label)
             if key:
                 self.order.setdefault(scope, {}).setdefault(key, figure)
@@ -62,12 +62,12 @@ class _Targets:
             if name and group not in figures:
                 for child in group:
                     if child in figures:
-                        self._add(scope, name, figures[child])
+                        self._add(scope, name, figures[child], "group")
 
-    def _add(self, scope: Element, name: str | None, figure: Figure) -> None:
+    def _add(self, scope: Element, name: str | None, figure: Figure, by: str) -> None:
         if name:
             self.known.add(name)
-            self.ids.setdefault(scope, {}).setdefault(name, []).append(figure)
+            self.ids.setdefault(scope, {}).setdefault(name, []).append((figure, by))
 
     def may_be(self, xref: Element) -> bool:
         return xref.get("ref-type") in ("fig", "figure") or any(
@@ -81,12 +81,12 @@ class _Targets:
         for name in (xref.get("rid") or "").split():
             exact = self._lookup(scope, name)
             if exact:
-                found += [(figure, "rid" if len(exact) == 1 else "group") for figure in exact]
+                found += exact
                 continue
             # Some files give panels ids of their own that stand nowhere: fig2A, fig2-B, fig2_c.
             whole = re.sub(r"(?<=\d)[-_.]?[A-Za-z]$", "", name)
             if xref.get("ref-type") in ("fig", "figure") and whole != name:
-                found += [(figure, "panel") for figure in self._lookup(scope, whole)[:1]]
+                found += [(figure, "panel") for figure, _ in self._lookup(scope, whole)[:1]]
         return found
 
     def between(self, xref: Element, low: str, high: str, ends: bool = False) -> list[Figure]:
@@ -100,7 +100,7 @@ class _Targets:
         numbers = range(first[2] + (not ends), last[2] + ends)
         return [order[key] for number in numbers if (key := (*first[:2], number)) in order]
 
-    def _lookup(self, scope: Element, name: str) -> list[Figure]:
+    def _lookup(self, scope: Element, name: str) -> list[tuple[Figure, str]]:
         own = self.ids.get(scope, {}).get(name)
         if own:
             return own
