@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from medkit.errors import DataError
@@ -20,6 +22,9 @@ from medkit.readers.figures.licence import allows, normalised, third_party
 from medkit.readers.figures.panels import split_panels
 from medkit.readers.figures.parts import Article, Figure, Picture
 from medkit.readers.figures.xml import XmlError, parse
+from medkit.readers.ingest import ingest
+from medkit.store import open_dataset
+from medkit.teacher.teach import teach
 from tests.real_data import real_set, splits_of
 
 META = "<front><article-meta>{}</article-meta></front>"
@@ -850,3 +855,16 @@ def test_reading_a_wrapped_article() -> None:
     inner = article(fig("f1", "", "One.")).split(b"?>", 1)[1]
     found: Article = read_article(parse(b"<OAI><record>" + inner + b"</record></OAI>"))
     assert [one.caption for one in found.figures] == ["One."]
+
+
+def test_the_shipped_domain_makes_captions_and_questions_of_its_fixture(tmp_path: Path) -> None:
+    folder = Path(__file__).resolve().parent.parent / "domains" / "pmc-biomed"
+    domain = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
+    card = yaml.safe_load((folder / "teacher.yaml").read_text(encoding="utf-8"))
+    result = ingest({"domain": domain, "data": str(folder / "fixture")}, {}, tmp_path / "data")
+    assert result["kinds"] == {"caption": 7, "record": 7}
+    assert result["rejected"] == {"third-party figure": 1}
+    licences = [sample.source["licence"] for sample in open_dataset(tmp_path / "data")]
+    assert Counter(licences) == {"CC BY 4.0": 8, "CC0 1.0": 6}
+    taught = teach({"teacher": card}, {"ingest": tmp_path / "data"}, tmp_path / "taught")
+    assert taught["records"] == 14 and taught["kinds"]["question"] >= 2

@@ -394,6 +394,22 @@ def hidden(dataset: FileDataset, box: tuple[int, int, int, int]) -> bool:
     return np.array_equal(picture, expected)
 
 
+def test_nothing_is_logged(
+    recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture
+) -> None:
+    whole = io.BytesIO()
+    scan().save_as(whole, enforce_file_format=True)
+    data = whole.getvalue().replace(b"1.2.3.4.1", b"1.2.Quimb").replace(b"19310414", b"Quimby31")
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    for profile in (BASIC, RESEARCH):
+        save(deidentify(dataset, KEY, profile), io.BytesIO())
+    audit_dataset(dataset)
+    mapping(dataset, KEY)
+    assert [str(one.message) for one in recwarn] == []
+    assert caplog.text == ""
+    assert capfd.readouterr() == ("", "")
+
+
 def test_what_was_done_is_written_down() -> None:
     basic, research = reread(deidentify(scan(), KEY)), reread(deidentify(scan(), KEY, RESEARCH))
     assert basic.PatientIdentityRemoved == "YES"

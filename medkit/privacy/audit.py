@@ -21,6 +21,7 @@ from medkit.privacy.decide import WRITTEN, decide, fits, registered
 from medkit.privacy.deidentify import DUMMIES, MOST_DEPTH, readable, text_at, texts
 from medkit.privacy.profile import BASIC, Profile
 from medkit.privacy.pseudonyms import PSEUDONYM, UID_ROOT
+from medkit.privacy.quiet import quiet
 from medkit.privacy.text import clean, known_values
 
 TEXT_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".md", ".yaml", ".yml")
@@ -61,6 +62,7 @@ class Audit:
         return {"files": dict(self.files), "remains": rows}
 
 
+@quiet()
 def audit(root: Path, profile: Profile = BASIC) -> Audit:
     """Looks through a folder for what a profile would take out.
 
@@ -80,6 +82,7 @@ def audit(root: Path, profile: Profile = BASIC) -> Audit:
     return result
 
 
+@quiet()
 def audit_dataset(dataset: Dataset, profile: Profile = BASIC) -> dict[tuple[str, str], int]:
     """Gives (attribute, reason) -> deepest place of what a profile would still change in a data set."""
     found: dict[tuple[str, str], int] = {}

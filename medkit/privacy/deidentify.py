@@ -33,6 +33,7 @@ from medkit.privacy.decide import (
 )
 from medkit.privacy.profile import BASIC, Profile
 from medkit.privacy.pseudonyms import Pseudonyms, shifted
+from medkit.privacy.quiet import quiet
 from medkit.privacy.text import Known, clean, known_values
 
 # A dummy of each kind that is valid and says nothing (PS3.15 E.3.1, action D).
@@ -50,6 +51,7 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _AGE_LIMIT = 89
 
 
+@quiet()
 def deidentify(dataset: Dataset, key: bytes, profile: Profile = BASIC) -> FileDataset:
     """Gives a data set without identifying attributes; the one that is given stays as it is.
 
@@ -96,6 +98,7 @@ def deidentify(dataset: Dataset, key: bytes, profile: Profile = BASIC) -> FileDa
     return out
 
 
+@quiet()
 def save(dataset: FileDataset, to: Path | io.BytesIO) -> None:
     """Writes a data set that ``deidentify`` gave as a DICOM file.
 
@@ -129,6 +132,7 @@ def patient_of(dataset: Dataset) -> str:
     return "\0".join((text_at(dataset, "PatientName"), text_at(dataset, "PatientBirthDate")))
 
 
+@quiet()
 def mapping(dataset: Dataset, key: bytes) -> tuple[dict[str, str], dict[str, str]]:
     """Gives (old -> new UIDs, old -> new patient numbers) of a data set: for the key holder alone."""
     names = Pseudonyms(key)

@@ -18,6 +18,7 @@ from medkit.privacy.audit import Audit, audit
 from medkit.privacy.deidentify import deidentify, mapping, save, text_at
 from medkit.privacy.profile import PROFILES, Profile
 from medkit.privacy.pseudonyms import read_key
+from medkit.privacy.quiet import quiet
 
 
 def write_audit(folder: Path, profile: str, out: Path | None) -> str:
@@ -45,6 +46,7 @@ def audit_table(found: Audit) -> str:
     return console.export_text().rstrip()
 
 
+@quiet()
 def write_deidentified(folder: Path, out: Path, key_file: Path, profile: str, mapping_to: Path | None) -> str:
     """Writes every DICOM file of a folder without identity, and a ledger of what was left out.
 

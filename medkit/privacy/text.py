@@ -16,6 +16,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from medkit.privacy.quiet import quiet
 from medkit.privacy.rules import MONTHS, RULES
 
 _NAMES = (
@@ -82,6 +83,7 @@ class Cleaned:
     found: Counter[str] = field(default_factory=Counter)
 
 
+@quiet()
 def known_values(dataset: Dataset) -> Known:
     """Gives the names, numbers, places and dates of a header and of what is nested in it, in their usual forms."""
     found: set[tuple[str, str]] = set()
