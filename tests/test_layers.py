@@ -17,7 +17,7 @@ PACKAGE = ROOT / "medkit"
 FLOORS = (
     ("medkit", "errors", "progress"),
     ("sample", "images", "arrow_files"),
-    ("cards", "store"),
+    ("cards", "store", "privacy"),
     ("readers", "scaffold", "listing", "plan"),
     ("teacher", "models", "state"),
     ("training", "evaluation", "report", "tables", "provenance", "check"),

@@ -34,6 +34,7 @@ READERS: dict[str, str] = {
     "class_folders": "medkit.readers.class_folders",
     "dicom": "medkit.readers.dicom.reader",
     "drawn": "medkit.readers.drawn",
+    "figures": "medkit.readers.figures",
     "llava_json": "medkit.readers.llava_json",
     "table": "medkit.readers.table",
     "vqa_rad": "medkit.readers.vqa_rad",
