@@ -74,6 +74,17 @@ def test_what_to_distrust(report):
     ) in text
 
 
+def test_wording_has_one_source_unless_the_set_has_questions_of_its_own(report, tmp_path):
+    said = "The wording of train and test has one source"
+    assert said in plain(report)
+    run = make_run(tmp_path / "fake")
+    path = next(run.glob("*-ingest/summary.json"))
+    summary = json.loads(path.read_text())
+    summary["result"]["kinds"] = {"record": 4, "question": 20}
+    path.write_text(json.dumps(summary))
+    assert said not in plain(write_report(run).read_text())
+
+
 def test_a_control_that_survives_is_a_caution(tmp_path):
     page = plain(write_report(make_run(tmp_path / "fake", rates={"instruct": 0.50})).read_text())
     assert "Caution held-out: the image hardly matters Accuracy is 50.0 % with the right image" in page
