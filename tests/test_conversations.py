@@ -8,7 +8,10 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from medkit.errors import ModelError
 from medkit.models.conversations import (
     ALIASES,
+    LLAVA_FORMATS,
     NAMES,
+    answer_formats,
+    as_asked,
     chat_template,
     format_question,
     guess,
@@ -154,3 +157,19 @@ def test_a_question_gets_the_response_format_that_the_checkpoint_was_trained_wit
     assert format_question(asked, "short", formats) == asked
     assert format_question("Which? A. B.", "choice", formats) == "Which? A. B."
     assert format_question("Is it?", "short", {}) == "Is it?"
+
+
+def test_questions_of_a_benchmark_get_the_checkpoints_response_format():
+    turns = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which lobe? "}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "upper"}]},
+    ]
+    asked = as_asked(turns, False, LLAVA_FORMATS)
+    assert asked[0]["content"][1]["text"] == (
+        "Which lobe?\nAnswer the question using a single word or phrase."
+    )
+    assert asked[1] == turns[1] and as_asked(asked, False, LLAVA_FORMATS) == asked
+    assert as_asked(turns, True, LLAVA_FORMATS)[0]["content"][1]["text"].endswith("given choices directly.")
+    assert as_asked(turns, False, {}) is turns
+    assert answer_formats("vicuna_v1", {"mm_projector_type": "mlp2x_gelu"}) == LLAVA_FORMATS
+    assert answer_formats("mistral_instruct", {"mm_projector_type": "mlp2x_gelu"}) == {}

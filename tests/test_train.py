@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -333,6 +334,23 @@ def test_fewer_processes_than_were_launched_are_refused(_folder, tmp_path, monke
     monkeypatch.setattr(training, "Accelerator", lambda **_: Alone())
     with pytest.raises(TrainingError, match="accelerate runs 1 of 2 launched processes; use torchrun"):
         _train(_folder, tmp_path)
+
+
+def test_a_question_is_learnt_as_it_will_be_asked(tmp_path):
+    loaded = build(tmp_path / "model")
+    loaded.contract = replace(loaded.contract, answer_formats={"short": "red green"})
+    with DatasetWriter(tmp_path / "data", "asked") as writer:
+        for kind in ("question", "conversation"):
+            ref = writer.add_image(np.zeros((8, 8, 3), dtype=np.uint8))
+            turns = [user_turn("what colour is it?", images=1), assistant_turn("blue")]
+            facts = {"question": {"kind": "colour", "answer_type": "open"}} if kind == "question" else {}
+            source = {"record": kind, "split": "train", "kind": kind, "group": kind}
+            writer.add(Sample(kind, turns, [ref], facts, source))
+    dataset = open_dataset(tmp_path / "data")
+    made = ExampleSet(loaded, [dataset], [(0, sample) for sample in dataset], 512, [], 0)
+    texts = [loaded.processor.tokenizer.decode(one.encoded.ids) for one in made.examples]
+    assert ["it?\nred green ASSISTANT: blue" in text for text in texts] == [True, False]
+    assert "it? ASSISTANT: blue" in texts[1]
 
 
 def test_large_pictures_are_made_small_before_they_are_varied(tmp_path):

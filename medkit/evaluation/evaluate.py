@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,7 @@ def _answer_all(
         answered = answer_questions(
             loaded.model,
             loaded.processor,
-            asked[card["name"]],
+            _as_asked(asked[card["name"]], loaded.contract.answer_formats),
             _images_of(datasets[card["name"]], loaded.contract),
             prompt_of=lambda messages: render_prompt(loaded.processor, messages),
             partial=out / PARTIAL,
@@ -126,6 +127,16 @@ def _answer_all(
         replies |= {key: _stopped(reply, loaded.contract.stop) for key, reply in answered.items()}
     decoding = {"method": "greedy", "precision": precision, "device": device.type, "batch_size": batch_size}
     return replies, decoding
+
+
+def _as_asked(questions: list[Question], formats: dict[str, str]) -> list[Question]:
+    """Gives the questions with the response-format prompts of the checkpoint's contract."""
+    from medkit.models.conversations import as_asked
+
+    return [
+        replace(question, messages=as_asked(question.messages, bool(question.choices), formats))
+        for question in questions
+    ]
 
 
 def _stopped(reply: dict[str, Any], stop: Sequence[str]) -> dict[str, Any]:

@@ -72,6 +72,11 @@ SYSTEM = {
     "qwen_1_5": "You are a helpful assistant.",
 }
 
+LLAVA_FORMATS = {
+    "short": "Answer the question using a single word or phrase.",
+    "choice": "Answer with the option's letter from the given choices directly.",
+}
+
 # A turn's text. A picture before any words stands on a line of its own, later ones where they are.
 _BODY = """\
 {%- macro body(content) -%}
@@ -257,6 +262,40 @@ def format_question(text: str, kind: str, formats: dict[str, str]) -> str:
     if not line or text.rstrip().endswith(line):
         return text
     return f"{text.rstrip()}\n{line}"
+
+
+def as_asked(messages: list[dict[str, Any]], choices: bool, formats: dict[str, str]) -> list[dict[str, Any]]:
+    """Gives the turns of a benchmark's question as a checkpoint with response-format prompts was trained on them.
+
+    Args:
+        messages: The turns; the last user turn is the question.
+        choices: The question gives options to choose from.
+        formats: The contract's ``answer_formats``; {} changes nothing.
+    """
+    last = max((at for at, turn in enumerate(messages) if turn["role"] == "user"), default=None)
+    if not formats or last is None:
+        return messages
+    parts = list(messages[last]["content"])
+    words = max((at for at, part in enumerate(parts) if part["type"] == "text"), default=None)
+    if words is None:
+        return messages
+    text = format_question(parts[words]["text"], "choice" if choices else "short", formats)
+    parts[words] = {**parts[words], "text": text}
+    return [*messages[:last], {**messages[last], "content": parts}, *messages[last + 1 :]]
+
+
+def answer_formats(name: str, config: dict[str, Any]) -> dict[str, str]:
+    """Gives the response-format prompts that an original checkpoint was trained with.
+
+    Those with the ``v1`` template and a projector of two layers or tiles come from LLaVA-1.5's and LLaVA-NeXT's
+    training mix, which asks for short answers so; of others nothing is known.
+
+    Args:
+        name: The conversation.
+        config: The original ``config.json``.
+    """
+    mixed = resolve(name) == "v1" and config.get("mm_projector_type") == "mlp2x_gelu"
+    return dict(LLAVA_FORMATS) if mixed else {}
 
 
 def _quoted(value: str | bool) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..errors import DataError, TrainingError
 from ..models.contract import prepare_image
+from ..models.conversations import as_asked
 from ..models.load import Loaded
 from ..progress import bar
 from ..sample import Sample, text_of
@@ -190,12 +191,16 @@ class ExampleSet:
                 blank = Image.new("RGB", self.datasets[number].image_size(ref))
                 self._sizes[ref] = prepare_image(blank, self.loaded.contract).size
         shapes = [self._sizes[ref] for ref in sample.images]
+        messages = sample.messages
+        if sample.kind == "question":
+            choices = bool(sample.facts.get("question", {}).get("choices"))
+            messages = as_asked(messages, choices, self.loaded.contract.answer_formats)
         # the same question about another picture of the same size has the same tokens
-        key = f"{shapes} {sample.messages}"
+        key = f"{shapes} {messages}"
         if key not in self._encoded:
             if len(self._encoded) >= REMEMBERED:
                 self._encoded.clear()
-            self._encoded[key] = encode_within(self.loaded.processor, sample.messages, shapes, limit)
+            self._encoded[key] = encode_within(self.loaded.processor, messages, shapes, limit)
         return self._encoded[key]
 
     def _pack(self, max_tokens: int) -> list[Example]:

@@ -22,7 +22,7 @@ from transformers import (
 from ...errors import ModelError
 from ...progress import bar
 from ..contract import FILE_NAME, Contract, template_hash, write_contract
-from ..conversations import chat_template, guess, resolve, stop_strings
+from ..conversations import answer_formats, chat_template, guess, resolve, stop_strings
 from .detect import Layout, detect, read_json
 from .lora import merge_lora
 from .names import EMBEDDING, HEAD, NEWLINE, bare, in_memory, is_buffer, kind_of, to_classic
@@ -373,6 +373,7 @@ def _write_rest(partial: Path, parts: Parts, config: Any, summary: dict[str, Any
         provenance={"imported": {key: summary[key] for key in summary if key != "bytes"}},
         conversation=parts.conversation,
         stop=stop_strings(parts.conversation),
+        answer_formats=answer_formats(parts.conversation, parts.layout.config),
         tiles={"grid_pinpoints": config.image_grid_pinpoints, "newline": True} if picture.tiled else None,
         template_sha256=template_hash(processor),
     )
