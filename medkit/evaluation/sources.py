@@ -176,9 +176,11 @@ def _score_again(source: Source) -> None:
             if mark is None:
                 continue
             before = old.get(name, {}).get(item.id)
-            about = (before.question, before.prompt, before.image) if before else ("", "", item.image)
+            about = (before.question, before.prompt, before.image) if before else ()
             group = before.group if before else item.group
-            references = before.references if before else item.references
+            # An item's gold option is a letter, a run's is its text.
+            texts = tuple(item.choices.get(one, one) for one in item.references)
+            references = before.references if before else texts
             _put(source, name, item.id, Answer(mark.value, item.answer, group, references, *about))
         source.scores[name] = source.scores.get(name) or {
             "empty": sum(not item.answer.strip() for item in items),

@@ -193,7 +193,7 @@ def _about(model: Found) -> Found:
         "model": model["model"] or "a file of answers",
         "seed": "–" if model["seed"] is None else str(model["seed"]),
         "seen": wording.count(seen),
-        "leaks": "not counted" if leaks is None else _leaks(leaks),
+        "leaks": "–" if model["model"] == "base" else "not counted" if leaks is None else _leaks(leaks),
         "decoding": ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in model["decoding"].items())
         or "unknown",
     }
