@@ -133,9 +133,8 @@ class Repeats(NamedTuple):
 def repeats(scores: np.ndarray, groups: Sequence[Hashable] | None = None) -> Repeats:
     """Gives the mean over seeds with an interval that covers the luck of training and of the questions.
 
-    The variances of the two add up: that of the seeds' means by the number of seeds, and that of the
-    questions' means over groups. The t quantile has Satterthwaite's degrees of freedom; with two or three
-    seeds that makes the interval wide, as it should be.
+    The variances of the two add up, as of two crossed random factors. The t quantile has Satterthwaite's
+    degrees of freedom: with two or three seeds that makes the interval wide, as it should be.
 
     Args:
         scores: float, [S, N], scores in 0..1 of S >= 2 seeds on N questions in one order.
@@ -144,7 +143,8 @@ def repeats(scores: np.ndarray, groups: Sequence[Hashable] | None = None) -> Rep
     Raises:
         ValueError: If there are fewer than two seeds or two groups.
 
-    Source: Satterthwaite 1946, Biometrics Bulletin 2:110-114.
+    Source: Satterthwaite 1946, Biometrics Bulletin 2:110-114; Searle, Casella and McCulloch 1992, Variance
+    Components, chapter 4 (crossed random factors).
     """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or len(scores) < 2:
@@ -155,10 +155,20 @@ def repeats(scores: np.ndarray, groups: Sequence[Hashable] | None = None) -> Rep
         raise ValueError("repeats need questions of at least two groups")
     value = float(totals.sum() / sizes.sum())
     deviation = float(scores.mean(1).std(ddof=1))
+    by_seed = np.array([by_group(row, groups)[0] for row in scores])  # [S, G]
     residuals = totals - value * sizes
-    parts = np.array([deviation**2 / seeds, count / (count - 1) * (residuals**2).sum() / sizes.sum() ** 2])
-    freedom = np.array([seeds - 1, count - 1])
-    variance = parts.sum()
+    own = by_seed - scores.mean(1)[:, None] * sizes - residuals  # of one seed on one group
+    scale = count / (count - 1) / sizes.sum() ** 2
+    # Both the seeds' and the groups' spread hold the noise of single answers; it is taken off once.
+    parts = np.array(
+        [
+            deviation**2 / seeds,
+            scale * (residuals**2).sum(),
+            -scale * (own**2).sum() / (seeds - 1) / seeds,
+        ]
+    )
+    freedom = np.array([seeds - 1, count - 1, (seeds - 1) * (count - 1)])
+    variance = max(parts.sum(), parts.max())
     if variance == 0:
         low, high = wilson_interval(value * count, count)
         return Repeats(Interval(value, float(low), float(high)), deviation, seeds)
