@@ -281,3 +281,20 @@ def test_the_command_writes_what_it_says(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "missing is not there; give run folders, evaluation folders or files of answers\n"
     )
+
+
+def test_against_a_named_model_the_headline_sorts_the_others(tmp_path):
+    found = board(
+        evaluation(tmp_path / "one", "m", answer_rows(range(60))),
+        evaluation(tmp_path / "two", "m", answer_rows(range(110))),
+        evaluation(tmp_path / "three", "m", answer_rows(range(58))),
+        against="one",
+    )
+    head = headline(found, "held-out")
+    assert head["sentence"].startswith("Against one on held-out (50.0\u00a0% (")
+    assert re.search(r"better: two \(\+41\.7, .*; not told apart: three \(−1\.7, ", head["sentence"])
+    assert [(row["model"], row["verdict"]) for row in found["benchmarks"]["held-out"]["rows"]] == [
+        ("two", "ahead"),
+        ("one", "reference"),
+        ("three", "level"),
+    ]
