@@ -243,6 +243,47 @@ def score(
         typer.echo(f"wrote {out}")
 
 
+@app.command("compare")
+def compare_models(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders, evaluation folders, answer files.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("compare.html"),
+    against: Annotated[
+        str, typer.Option(help="Compare with: best, first, or a model's name on the page.")
+    ] = "best",
+    as_json: Annotated[Path | None, typer.Option("--json", help="Also write everything.")] = None,
+    as_csv: Annotated[Path | None, typer.Option("--csv", help="Also write the tables.")] = None,
+    as_latex: Annotated[Path | None, typer.Option("--latex", help="Also write a LaTeX table.")] = None,
+) -> None:
+    """Compare models on the same questions: who is better, by how much, how sure, what to distrust.
+
+    \b
+    medkit compare runs/phantom runs/phantom-2 --out compare.html
+    medkit compare runs/phantom/8-evaluate-base other-tool.jsonl --csv compare.csv
+    """
+    import json
+
+    from .evaluation.leaderboard import leaderboard
+    from .evaluation.sources import read_sources
+    from .report.leaderboard import summary_lines, write_leaderboard
+    from .report.leaderboard_tables import leaderboard_csv, leaderboard_latex
+    from .store import write_atomically
+
+    found = leaderboard(read_sources(paths), against)
+    for line in summary_lines(found):
+        typer.echo(line)
+    for path, text in (
+        (as_json, json.dumps(found, indent=1, ensure_ascii=False) + "\n"),
+        (as_csv, leaderboard_csv(found)),
+        (as_latex, leaderboard_latex(found)),
+    ):
+        if path is not None:
+            write_atomically(path, text)
+            typer.echo(f"wrote {path}")
+    typer.echo(f"Comparison: {write_leaderboard(found, out)}")
+
+
 @new_app.command("recipe")
 def new_recipe(
     name: str,

@@ -52,6 +52,26 @@ def render(run: Run) -> str:
         "model": about.model_card(run, head.model),
         "make": about.reproduce(run),
     }
+    title = str(run.recipe.get("title") or run.name)
+    return (
+        template_engine()
+        .get_template("template.html")
+        .render(
+            **view,
+            title=title,
+            name=run.name,
+            note=str(run.comparisons.get("note") or ""),
+            definition=str(
+                findings.accuracy(run, head.model or "base", head.benchmark).get("definition") or ""
+            ),
+            missing=run.missing,
+            contents=[(anchor, label) for anchor, label in _CONTENTS if _has(view, anchor)],
+        )
+    )
+
+
+def template_engine() -> Environment:
+    """Gives the engine of all pages, with the wording and the charts that they share."""
     # Escaping by name would leave style.css and strings alone; here every value is text unless it is Markup.
     engine = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -70,18 +90,9 @@ def render(run: Run) -> str:
         "count": wording.count,
         "legend_words": _LEGEND,
         "level_words": _LEVELS,
+        "version": __version__,
     }
-    title = str(run.recipe.get("title") or run.name)
-    return engine.get_template("template.html").render(
-        **view,
-        title=title,
-        name=run.name,
-        note=str(run.comparisons.get("note") or ""),
-        definition=str(findings.accuracy(run, head.model or "base", head.benchmark).get("definition") or ""),
-        missing=run.missing,
-        contents=[(anchor, label) for anchor, label in _CONTENTS if _has(view, anchor)],
-        version=__version__,
-    )
+    return engine
 
 
 _LEGEND = {

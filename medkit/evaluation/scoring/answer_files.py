@@ -178,7 +178,13 @@ def _item(row: Row, reply: str, gold_names: Sequence[str], where: str) -> Item:
         category=str(_first(row, CATEGORIES) or ""),
         image=str(_first(row, IMAGES) or ""),
         truncated=bool(row.get("truncated", False)),
+        id=_id(row),
     )
+
+
+def _id(row: Row) -> str:
+    found = _first(row, IDS)
+    return "" if found is None else str(found)
 
 
 def _reply(value: Any) -> str:

@@ -22,6 +22,7 @@ class Item:
         category: Subtask (MME, POPE), or "".
         image: What the question is about, or "".
         truncated: Whether the reply was cut at its limit.
+        id: The question's, or "" where a file has none.
     """
 
     answer: str
@@ -33,6 +34,7 @@ class Item:
     category: str = ""
     image: str = ""
     truncated: bool = False
+    id: str = ""
 
     @property
     def gold(self) -> str:

@@ -1,4 +1,4 @@
-"""Intervals and paired tests for scores in 0..1 (or differences in -1..1), clustered by group.
+"""Intervals for scores in 0..1 (or differences in -1..1), clustered by group.
 
 Questions about one image or one patient succeed and fail together, so what is resampled is the group
 (cluster), never the question. Everything is vectorised and seeded: equal input gives equal output.
@@ -52,7 +52,7 @@ def score_interval(
     Raises:
         ValueError: If there are no values, or as many groups as values are not given.
     """
-    totals, sizes = _by_group(values, groups)
+    totals, sizes = by_group(values, groups)
     value = float(totals.sum() / sizes.sum())
     if len(sizes) > 1 and np.ptp(np.asarray(values, dtype=np.float64)) > 0:
         return bootstrap_interval(values, groups, seed=seed)
@@ -114,7 +114,7 @@ def bootstrap_interval(
     JRSS B 69:369-390 (cluster bootstrap); Hesterberg 2015, The American Statistician 69:371-386, section 5.3
     (expanded percentile interval).
     """
-    totals, sizes = _by_group(values, groups)
+    totals, sizes = by_group(values, groups)
     count = len(sizes)
     value = float(totals.sum() / sizes.sum())
     if count == 1:
@@ -126,98 +126,14 @@ def bootstrap_interval(
     return Interval(value, float(low), float(high))
 
 
-def paired_bootstrap(
-    before: Sequence[float] | np.ndarray,
-    after: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | None = None,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """Gives the mean of ``after - before`` over the same questions, with its clustered 95 % interval.
-
-    When every difference is equal, the interval is Wilson's bound over groups on what was never seen: no
-    change in 40 groups gives -0.088..0.088.
-
-    Args:
-        before: float, [N], scores of the first model.
-        after: float, [N], scores of the second model on the same questions in the same order.
-        groups: [N] cluster of each question; every question its own cluster when left out.
-        resamples: Number of resamples.
-        seed: Seed of the resampling.
-
-    Raises:
-        ValueError: If the lengths differ or are 0.
-
-    Source: Koehn 2004, EMNLP, section 4 (paired bootstrap), here over clusters.
-    """
-    if len(before) != len(after):
-        raise ValueError(f"paired scores need equal lengths, got {len(before)} and {len(after)}")
-    differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    _, sizes = _by_group(differences, groups)
-    if len(sizes) > 1 and np.ptp(differences) > 0:
-        return bootstrap_interval(differences, groups, resamples=resamples, seed=seed)
-    value = float(differences.mean())
-    unseen = float(wilson_interval(0, len(sizes))[1])
-    return Interval(value, max(value - unseen, -1.0), min(value + unseen, 1.0))
-
-
-def mcnemar_exact(wins: int, losses: int) -> float:
-    """Gives the two-sided exact McNemar p-value from the discordant pairs; 1.0 when there are none.
-
-    It takes questions as independent, so where questions share an image, read it beside the clustered
-    interval.
-
-    Args:
-        wins: Questions that only the second model answers right.
-        losses: Questions that only the first model answers right.
-
-    Source: McNemar 1947, Psychometrika 12:153-157; exact form as a binomial test, Fagerland et al. 2013, BMC
-    Medical Research Methodology 13:91, section "The McNemar exact conditional test".
-    """
-    if wins + losses == 0:
-        return 1.0
-    return float(stats.binomtest(int(wins), int(wins + losses), 0.5).pvalue)
-
-
-def paired_permutation(
-    before: Sequence[float] | np.ndarray,
-    after: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | None = None,
-    *,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> float:
-    """Gives the two-sided p-value of a paired test for scores that are not all 0 or 1.
-
-    Under no difference the two models' scores of a whole group can be swapped, so the groups' differences get
-    random signs. The observed arrangement counts as one of the resamples: the smallest value is
-    1/(resamples+1).
-
-    Args:
-        before: float, [N], scores of the first model.
-        after: float, [N], scores of the second model on the same questions in the same order.
-        groups: [N] cluster of each question; every question its own cluster when left out.
-        resamples: Number of random sign patterns.
-        seed: Seed of the signs.
-
-    Source: Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, section 3.7; Phipson and
-    Smyth 2010, Statistical Applications in Genetics and Molecular Biology 9:39 (the added one).
-    """
-    differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    totals, _ = _by_group(differences, groups)
-    rng = np.random.Generator(np.random.PCG64(seed))
-    rows = max(1, 4_000_000 // len(totals))
-    reached = 0
-    for start in range(0, resamples, rows):
-        signs = rng.integers(2, size=(min(rows, resamples - start), len(totals))) * 2 - 1  # [R, G]
-        reached += int((np.abs(signs @ totals) >= abs(totals.sum()) - 1e-9).sum())
-    return (reached + 1) / (resamples + 1)
-
-
-def _by_group(
+def by_group(
     values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | None
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Gives the sum and the number of the values of each group, each float64, [G], groups as first met.
+
+    Raises:
+        ValueError: If there are no values, or as many groups as values are not given.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not array.size:
         raise ValueError(f"an interval needs a flat list of at least one value, got shape {array.shape}")

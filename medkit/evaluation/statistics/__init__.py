@@ -1,0 +1,26 @@
+"""Intervals, paired tests, power and calibration: pure functions over scores, seeded and vectorised."""
+
+from .calibration import answer_confidence, calibration, selective_accuracy
+from .intervals import Interval, bootstrap_interval, score_interval, wilson_interval
+from .paired import Repeats, holm, mcnemar_exact, paired_bootstrap, paired_permutation, repeats
+from .power import design_effect, detectable, power_of, questions_needed
+
+__all__ = [
+    "Interval",
+    "Repeats",
+    "answer_confidence",
+    "bootstrap_interval",
+    "calibration",
+    "design_effect",
+    "detectable",
+    "holm",
+    "mcnemar_exact",
+    "paired_bootstrap",
+    "paired_permutation",
+    "power_of",
+    "questions_needed",
+    "repeats",
+    "score_interval",
+    "selective_accuracy",
+    "wilson_interval",
+]
