@@ -49,8 +49,33 @@ BATCH = 50
 SILENT_SECONDS = 120.0
 # Whole numbers at which parsers trip over their own sizes.
 EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
-SIGNS = [b"<", b">", b"&", b'"', b",", b"\n", b"\r", b"\0", b"]]>", b"<fig>", b"</p>", b"\xff\xfe", b"-1", b"1e999"]
-STRANGE = [b"", b"../../etc/passwd", b"/etc/passwd", b"g001", b"f1 f2 f9", b"http://[", b"x" * 5000, "\u202e\u2013".encode(), b"-1"]
+SIGNS = [
+    b"<",
+    b">",
+    b"&",
+    b'"',
+    b",",
+    b"\n",
+    b"\r",
+    b"\0",
+    b"]]>",
+    b"<fig>",
+    b"</p>",
+    b"\xff\xfe",
+    b"-1",
+    b"1e999",
+]
+STRANGE = [
+    b"",
+    b"../../etc/passwd",
+    b"/etc/passwd",
+    b"g001",
+    b"f1 f2 f9",
+    b"http://[",
+    b"x" * 5000,
+    "\u202e\u2013".encode(),
+    b"-1",
+]
 ELEMENT = re.compile(rb"<([a-z-]+)[^<>]*?(?:/>|>(?:(?!<\1[ >]).)*?</\1>)", re.DOTALL)
 VALUE = re.compile(rb'(?:[a-z]="|>)([^<>"]+)')
 SECONDS = 5  # for one compressed DICOM file
@@ -232,7 +257,9 @@ def ledger_of(root: Path, domain: dict[str, Any], faults: list[str]) -> list[dic
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ingest({"domain": {"name": "fuzz", "licence": "CC0-1.0", "data": domain}, "data": str(root)}, {}, out)
+            ingest(
+                {"domain": {"name": "fuzz", "licence": "CC0-1.0", "data": domain}, "data": str(root)}, {}, out
+            )
     except DataError as error:
         faults.append(f"refused: {error}")
         return []
@@ -287,7 +314,12 @@ def dicoms(folder: Path, chance: random.Random, count: int, result: dict[str, An
         seed = dicom_seed(chance.randrange(6), index)
         (root / f"case-{index:04d}").write_bytes(mutate(seed, chance))
     mapping = folder / "mapping.csv"
-    options = {"mapping": str(mapping), "seconds": SECONDS, "profiles": "window", "series": chance.random() < 0.5}
+    options = {
+        "mapping": str(mapping),
+        "seconds": SECONDS,
+        "profiles": "window",
+        "series": chance.random() < 0.5,
+    }
     faults: list[str] = []
     data = {"reader": "dicom", "options": options}
     rows = ledger_of(root, data, faults)
@@ -409,7 +441,11 @@ def encodings() -> list[tuple[str, np.ndarray, bytes | None]]:
         ("1.2.840.10008.1.2.4.50", eight, imagecodecs.jpeg8_encode(eight)),
         ("1.2.840.10008.1.2.4.70", values, imagecodecs.ljpeg_encode(values, bitspersample=16)),
         ("1.2.840.10008.1.2.4.80", values, imagecodecs.jpegls_encode(values)),
-        ("1.2.840.10008.1.2.4.90", values, imagecodecs.jpeg2k_encode(values, codecformat="j2k", reversible=True)),
+        (
+            "1.2.840.10008.1.2.4.90",
+            values,
+            imagecodecs.jpeg2k_encode(values, codecformat="j2k", reversible=True),
+        ),
     ]
 
 

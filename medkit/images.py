@@ -25,7 +25,7 @@ from PIL import Image, ImageOps
 
 from medkit.errors import DataError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "MPO")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
 ORIENTATION_TAG = 0x0112
 Scale = Literal["percentile", "full"]
