@@ -11,6 +11,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from medkit.errors import DataError
@@ -22,6 +23,7 @@ from medkit.readers.nifti.reasons import REASONS, Refused
 from medkit.readers.slices import SlicePlan, choose, montage, say
 from medkit.sample import text_of
 from medkit.store import open_dataset
+from medkit.teacher.teach import teach
 from tests.dicom_objects import ct, save
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -280,6 +282,28 @@ def test_a_series_takes_its_report_without_the_patient(tmp_path: Path) -> None:
     )
 
 
+def test_the_shipped_series_become_reports_and_questions(tmp_path: Path) -> None:
+    folder = ROOT / "domains" / "ct-reports"
+    card = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
+    made = ingest({"domain": card, "data": str(folder / "fixture")}, {}, tmp_path / "read")
+    assert (made["kinds"], made["groups"], made["rejected"]) == ({"caption": 6, "record": 6}, 6, {})
+    words = yaml.safe_load((folder / "teacher.yaml").read_text(encoding="utf-8"))
+    settings = {
+        "teacher": words,
+        "conversations_per_image": 1,
+        "questions_per_image": 2,
+        "seed": 0,
+        "apart": False,
+    }
+    assert teach(settings, {"ingest": tmp_path / "read"}, tmp_path / "taught")["without_text"] == 0
+    taught = list(open_dataset(tmp_path / "taught"))
+    assert {sample.kind for sample in taught} >= {"caption", "conversation", "question"}
+    assert all(
+        text_of(sample.messages[0]).startswith("One picture of axial slices 1, 2, 3 and 4 of 4")
+        for sample in taught
+    )
+
+
 # --- limits --------------------------------------------------------------------------------------------------
 
 
@@ -333,6 +357,7 @@ def test_header_texts_stay_inside(tmp_path: Path) -> None:
         {"masks": "mask.nii"},
         {"reports": "report.txt"},
         {"reports": "{study}.txt"},
+        {"give": ["pictures"]},
         {"profiles": "cxr-equalised"},
         {"labels": ["liver"]},
     ],

@@ -6,13 +6,15 @@ import fnmatch
 import re
 import string
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from medkit.errors import DataError
 from medkit.privacy.text import Known, clean
-from medkit.readers import Merged, Rejected, inside
+from medkit.readers import Merged, Record, Rejected, inside
 
 MOST_BYTES = 1 << 20
+GIVE = ("caption", "record")
 Note = tuple[str, str]
 
 
@@ -25,9 +27,11 @@ class Reports:
         pattern: Of a report's file below the root, with fields in braces: "reports/{study}.txt"; None: no reports.
         fields: Names that the reader can fill in.
         name: Gives a file's name in the ledger.
+        give: What is made of a record with a report: the caption, a record of facts alone of which a teacher makes
+            questions, or both.
 
     Raises:
-        DataError: The pattern has another field, or none.
+        DataError: The pattern has another field, or none, or ``give`` holds something else.
     """
 
     def __init__(
@@ -37,7 +41,11 @@ class Reports:
         pattern: str | None,
         fields: tuple[str, ...],
         name: Callable[[Path], str],
+        give: object = ("caption",),
     ):
+        if not isinstance(give, list | tuple) or not give or not set(give) <= set(GIVE):
+            raise DataError(f"reader {reader}: give {give!r} is no list of {' and '.join(GIVE)}")
+        self.give = tuple(give)
         self.root, self.pattern, self.name = root, pattern, name
         self._given: dict[Path, str] = {}
         self._faults: dict[Path, str] = {}
@@ -93,6 +101,14 @@ class Reports:
         self._given.setdefault(path, record)
         found = ", ".join(f"{count} {kind}" for kind, count in sorted(cleaned.found.items()))
         return cleaned.text, (("report cleaned", found),) if found else ()
+
+    def made(self, record: Record) -> Iterator[Record]:
+        """Gives a record as the card wants it: caption, facts alone, or both."""
+        if record.caption is None or "caption" in self.give:
+            yield record
+        if record.caption is not None and "record" in self.give:
+            again = f"{record.id}:facts" if "caption" in self.give else record.id
+            yield replace(record, id=again, caption=None)
 
     def fates(self, paths: list[Path]) -> Iterator[Merged | Rejected]:
         """Gives what became of the report files, after all records were made."""

@@ -31,7 +31,7 @@ from medkit.readers.reports import Reports
 from medkit.readers.slices import SlicePlan, choose, choose_slices, montage, read_plan, say
 
 OPTIONS = (
-    "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping", "reports",
+    "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping", "reports", "give",
     "licence",
 )  # fmt: skip
 REPORT_FIELDS = ("accession", "study", "series", "name", "folder")
@@ -150,6 +150,8 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
             patient and what the rules of ``medkit.privacy`` find.
         modalities: List of the modalities to read (default: all).
         seconds: Longest time for one compressed file (default 60).
+        give: What is made of a record with a report: [caption] (default), [record] (facts alone, of which a teacher
+            makes questions) or both.
         mapping: File that takes "record,file" lines, outside the data set; stays with the key's holder.
         licence: The source's licence.
 
@@ -176,7 +178,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
             yield Rejected(record, refused.reason, refused.detail)
             continue
         if scanned is not None:
-            yield _picture_record(scanned, reading)
+            yield from reading.reports.made(_picture_record(scanned, reading))
     for series, members in sorted(reading.waiting.items()):
         yield from _series_records(series, members, reading)
     yield from reading.reports.fates(reports)
@@ -210,6 +212,7 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
             options.get("reports"),
             REPORT_FIELDS,
             lambda path: names.name("file", path.relative_to(root).as_posix()),
+            options.get("give", ["caption"]),
         ),
     )
 
@@ -291,7 +294,7 @@ def _series_records(
     """Gives the record of a series, or a row a file that says why there is none."""
     slices = [one for member in members for one in member.slices]
     if len(slices) == 1:
-        yield _picture_record(members[0], reading)
+        yield from reading.reports.made(_picture_record(members[0], reading))
         return
     name = reading.names.name("series", series)
     try:
@@ -319,7 +322,7 @@ def _series_records(
         "shows": say(chosen, len(volume.slices), _ordered(plane, volume), plan.show == "montage"),
     }
     facts.pop("frames", None)
-    yield _record(name, loading, facts, first, reading, volume.notes)
+    yield from reading.reports.made(_record(name, loading, facts, first, reading, volume.notes))
     for member in members:
         yield Merged(member.id, "slice of a series", f"in record {name}")
 

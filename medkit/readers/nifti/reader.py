@@ -22,7 +22,7 @@ from medkit.readers.reports import Reports
 from medkit.readers.slices import SlicePlan, choose, montage, read_plan, say, square
 
 OPTIONS = (
-    "profiles", "modality", "slices", "plane", "masks", "labels", "reports", "unplaced", "group_pattern", "licence",
+    "profiles", "modality", "slices", "plane", "masks", "labels", "reports", "give", "unplaced", "group_pattern", "licence",
 )  # fmt: skip
 # The stored axes are turned to left, posterior, superior: (axis across slices, rows run against their axis).
 PLANES = {"axial": (2, False), "coronal": (1, True), "sagittal": (0, True)}
@@ -112,6 +112,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
         masks: Pattern of a volume's label mask, beside it: "{name}_seg.nii.gz".
         labels: Mask value -> name; values that it lacks are left out. Without it every value is a label.
         reports: Pattern of a report below the root with {name} and {folder}: "reports/{name}.txt".
+        give: What is made of a volume with a report: [caption] (default), [record] or both, as in reader figures.
         unplaced: Whether volumes without an orientation are read (false): their sides may be exchanged.
         group_pattern, licence: As in class_folders.
 
@@ -126,9 +127,11 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
         record = reading.names[path]
         try:
             with one_file():
-                yield _record(path, record, reading)
+                made = _record(path, record, reading)
         except Refused as refused:
             yield Rejected(record, refused.reason, refused.detail)
+            continue
+        yield from reading.reports.made(made)
     for mask, volume in sorted(reading.masks.items()):
         yield Merged(reading.names[mask], "mask of a volume", f"of record {reading.names[volume]}")
     yield from reading.reports.fates(reports)
@@ -215,7 +218,8 @@ def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
     if not files:
         raise DataError(f"{root} holds no file; give the folder of the NIfTI files")
     names = _names(files, root)
-    reports = Reports("nifti", root, options.get("reports"), ("name", "folder"), names.__getitem__)
+    give = options.get("give", ["caption"])
+    reports = Reports("nifti", root, options.get("reports"), ("name", "folder"), names.__getitem__, give)
     reading = _Reading(root, options, profile, modality, plan, plane, reports, names)
     reading.masks = _masks(files, root, options.get("masks"))
     return reading, files
