@@ -478,6 +478,7 @@ def test_real_radiology_questions_match_their_listing():
 
 def test_real_chest_radiographs_match_their_listing():
     root = real_set("covid_cxr")
+    yaml = pytest.importorskip("yaml")
     card = yaml.safe_load((SHELF / "chest-xray" / "domain.yaml").read_text())
     records, rejected = _read("table", root, splits=list(card["data"]["splits"]), **card["data"]["options"])
     listed = {row["id"]: row for rows in splits_of(root, "items_*.jsonl").values() for row in rows}

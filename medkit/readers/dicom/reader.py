@@ -31,8 +31,8 @@ from medkit.readers.reports import Reports
 from medkit.readers.slices import SlicePlan, choose, choose_slices, montage, read_plan, say
 
 OPTIONS = (
-    "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping", "reports", "give",
-    "licence",
+    "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping",
+    "reports", "give", "licence",
 )  # fmt: skip
 REPORT_FIELDS = ("accession", "study", "series", "name", "folder")
 LABELS = ("modality", "body_part", "view", "side")

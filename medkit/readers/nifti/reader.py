@@ -22,7 +22,8 @@ from medkit.readers.reports import Reports
 from medkit.readers.slices import SlicePlan, choose, montage, read_plan, say, square
 
 OPTIONS = (
-    "profiles", "modality", "slices", "plane", "masks", "labels", "reports", "give", "unplaced", "group_pattern", "licence",
+    "profiles", "modality", "slices", "plane", "masks", "labels", "reports", "give", "unplaced",
+    "group_pattern", "licence",
 )  # fmt: skip
 # The stored axes are turned to left, posterior, superior: (axis across slices, rows run against their axis).
 PLANES = {"axial": (2, False), "coronal": (1, True), "sagittal": (0, True)}
