@@ -25,7 +25,7 @@ from PIL import Image, ImageOps
 
 from medkit.errors import DataError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "MPO")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
 ORIENTATION_TAG = 0x0112
 Scale = Literal["percentile", "full"]
@@ -38,10 +38,14 @@ class Limits:
     Attributes:
         bytes: Largest encoded size.
         pixels: Largest width x height; Pillow's own bomb limit by default.
+        side: Largest width or height: a few bytes may claim a line of millions.
+        frames: Most frames or pages of a file, of which the first is decoded.
     """
 
     bytes: int = 64 * 1024 * 1024
     pixels: int = 89_478_485
+    side: int = 65_535
+    frames: int = 10_000
 
 
 DEFAULT_LIMITS = Limits()
@@ -88,6 +92,12 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, scale: Scale = "percent
             raise DataError(
                 f"the image unfolds to {width} x {height} pixels, more than the limit of {limits.pixels}"
             )
+        if max(width, height) > limits.side:
+            raise DataError(
+                f"the image claims {width} x {height} pixels, a side beyond the limit of {limits.side}"
+            )
+        if getattr(image, "n_frames", 1) > limits.frames:  # counted by the frames' headers
+            raise DataError(f"the image has more frames than the limit of {limits.frames}")
         return _decode_open(image, scale)
     except DataError:
         raise

@@ -44,8 +44,15 @@ class Sample:
         return self.source.get("group", self.id)
 
 
-def user_turn(text: str, images: int = 0) -> dict[str, Any]:
-    """Gives a user message with its image parts first, where every LLaVA-type template expects them."""
+def user_turn(text: str, images: int = 0, shows: str = "") -> dict[str, Any]:
+    """Gives a user message with its image parts first, where every LLaVA-type template expects them.
+
+    Args:
+        text: What is asked.
+        images: How many pictures come before it.
+        shows: A sentence that says what the pictures are (``facts["shows"]``), before the question.
+    """
+    text = f"{shows}\n{text}" if shows and images else text
     return {"role": "user", "content": [{"type": "image"}] * images + [{"type": "text", "text": text}]}
 
 

@@ -499,7 +499,10 @@ def test_a_series_is_ordered_by_place_alone(tmp_path: Path) -> None:
     stack(tmp_path, positions, InstanceNumber=lambda index: 1)
     record, *slices = get_reader("dicom")(tmp_path, {"series": True, "profiles": "ct-wide", "slices": 3})
     assert isinstance(record, Record) and callable(record.image)
-    assert record.facts["volume"] == {"slices": 5, "shown": [1, 3, 5], "spacing_mm": [2.5, 1.0, 1.0]}
+    assert record.facts["volume"] == {
+        "slices": 5, "shown": [1, 3, 5], "spacing_mm": [2.5, 1.0, 1.0], "plane": "axial",
+    }  # fmt: skip
+    assert record.facts["shows"] == "Axial slices 1, 3 and 5 of 5, from the feet to the head."
     assert [one[4, 4] for one in record.image().images] == [128, 134, 140]  # 0, 50 and 100 HU
     assert ("equal instance numbers", "ordered by position") in record.notes
     assert [type(one) for one in slices] == [Merged] * 5

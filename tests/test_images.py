@@ -140,11 +140,38 @@ def test_what_is_no_picture_is_refused_in_one_sentence(data):
         decode(data)
 
 
+def test_what_is_no_picture_is_said_to_be_none():
+    with pytest.raises(DataError, match="UnidentifiedImageError"):
+        decode(b"neither this nor that")
+
+
 def test_a_truncated_picture_is_refused():
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = _saved(Image.fromarray(noise), "JPEG")
     with pytest.raises(DataError, match="the image can't be decoded"):
         decode(data[: len(data) // 2])
+
+
+def test_a_long_side_and_many_frames_are_refused_on_their_headers():
+    # 2 kB that claim a line of millions took seconds to unpack.
+    data = _saved(Image.new("L", (20, 24)), "TIFF", compression="tiff_adobe_deflate")
+    length = b"\x01\x01\x03\x00\x01\x00\x00\x00"  # tag 257, one number of 16 bits; with \x04 of 32 bits
+    assert data.count(length) == 1
+    place = data.index(length)
+    data = (
+        data[: place + 2]
+        + b"\x04"
+        + data[place + 3 : place + 8]
+        + (2_883_588).to_bytes(4, "little")
+        + data[place + 12 :]
+    )
+    with pytest.raises(DataError, match="claims 20 x 2883588 pixels, a side beyond the limit of 65535"):
+        decode(data)
+    pages = [Image.new("L", (2, 2), grey) for grey in range(4)]
+    several = _saved(pages[0], "GIF", save_all=True, append_images=pages[1:])
+    assert decode(several, Limits(frames=4)).note == "first of 4 frames"
+    with pytest.raises(DataError, match="more frames than the limit of 3"):
+        decode(several, Limits(frames=3))
 
 
 def test_files_are_refused_before_they_are_read(tmp_path):

@@ -30,7 +30,7 @@ def _picture(path: Path, size: tuple[int, int] = (20, 10)) -> Path:
 
 def test_every_named_reader_can_be_loaded():
     assert sorted(READERS) == [
-        "arrays", "boxes", "class_folders", "dicom", "drawn", "figures", "llava_json", "table", "vqa_rad"
+        "arrays", "boxes", "class_folders", "dicom", "drawn", "figures", "llava_json", "nifti", "table", "vqa_rad"
     ]  # fmt: skip
     assert all(callable(get_reader(name)) for name in READERS)
     with pytest.raises(DataError, match=r"there is no reader 'boxs' \(did you mean 'boxes'\?\)"):
@@ -407,6 +407,7 @@ def test_a_domain_without_usable_code_is_one_sentence(tmp_path):
         ("blood", "boxes", 5, {"RBC", "WBC", "Platelets"}),
         ("sorting", "class_folders", 24, {"cardboard", "glass", "metal", "paper", "plastic", "trash"}),
         ("retail", "arrays", 40, {"Bag", "Coat", "Dress", "Sandal", "Shirt"}),
+        ("chest-xray", "table", 12, {"PA", "AP Supine", "COVID-19", "Pneumocystis", "ARDS", "No Finding"}),
     ],
 )
 def test_shipped_fixtures_are_read_by_their_own_card(domain, reader, count, labels):
@@ -473,3 +474,20 @@ def test_real_radiology_questions_match_their_listing():
     assert rejected == []
     assert Counter(r.split for r in records) == {split: len(rows) for split, rows in listed.items()}
     assert {r.facts["question"]["answer_type"] for r in records} == {"yes_no", "number", "open"}
+
+
+def test_real_chest_radiographs_match_their_listing():
+    root = real_set("covid_cxr")
+    yaml = pytest.importorskip("yaml")
+    card = yaml.safe_load((SHELF / "chest-xray" / "domain.yaml").read_text())
+    records, rejected = _read("table", root, splits=list(card["data"]["splits"]), **card["data"]["options"])
+    listed = {row["id"]: row for rows in splits_of(root, "items_*.jsonl").values() for row in rows}
+    assert (len(records), rejected) == (len(listed), [])
+    for record in records:
+        row = listed[record.id]
+        assert record.licence == row["licence"]
+        assert record.facts["labels"].get("view") == row["metadata"].get("view")
+        finding = row["metadata"].get("finding")
+        assert record.facts["labels"].get("finding") == (None if finding in ("todo", "Unknown") else finding)
+    groups = {record.group for record in records}
+    assert len(groups) == len({row["patientid"] for row in listed.values()})

@@ -175,7 +175,8 @@ def _stored(
         kind = "question" if "question" in item.facts else "conversation"
     elif item.caption:
         kind = "caption"
-        messages = [user_turn(CAPTION_PROMPT, images=len(refs)), assistant_turn(item.caption)]
+        shows = str(item.facts.get("shows", ""))
+        messages = [user_turn(CAPTION_PROMPT, len(refs), shows), assistant_turn(item.caption)]
     facts = dict(item.facts)
     if refs:
         facts["width"], facts["height"] = prints.sizes[refs[0]]

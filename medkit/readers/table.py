@@ -15,7 +15,7 @@ from medkit.sample import assistant_turn, user_turn
 
 OPTIONS = (
     "files", "images", "id", "image", "caption", "question", "answer", "choices", "kind", "labels", "group",
-    "split", "modality", "licence",
+    "split", "modality", "licence", "licence_column", "unknown",
 )  # fmt: skip
 # Column names that are taken when the card names none.
 USUAL = {
@@ -36,7 +36,9 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
             for the split's name: "questions_{split}.jsonl".
         images: Folder that the image column is relative to (the root).
         id, image, caption, question, answer, choices, kind, group, split: Columns; the usual names are found.
-        labels: List of columns that hold image-level labels.
+        labels: List of columns that hold image-level labels; "metadata.view" is the key view of the column metadata.
+        unknown: List of values that are no label ("todo", "Unknown").
+        licence_column: Column with each picture's own licence.
         modality, licence: As in class_folders.
 
     A row with question and answer becomes a question, one with a caption a caption, any other a record of its
@@ -168,8 +170,9 @@ def _record(
         return Rejected(record_id, "image missing", name)
     facts: dict[str, Any] = {"labels": {}, "objects": [], "complete": False}
     for column in options.get("labels", ()):
-        if row.get(column) not in (None, ""):
-            facts["labels"][column] = str(row[column]).strip()
+        label = _inner(row, column)
+        if label not in (None, "") and label not in options.get("unknown", ()):
+            facts["labels"][column.rpartition(".")[2]] = str(label).strip()
     if options.get("modality"):
         facts["modality"] = options["modality"]
     question, answer, caption = value("question"), value("answer"), value("caption")
@@ -193,8 +196,17 @@ def _record(
         messages=messages,
         group=hashed(str(group)) if group not in (None, "") else image.relative_to(root).as_posix(),
         split=str(own_split).strip() if own_split not in (None, "") else split,
-        licence=options.get("licence", ""),
+        licence=str(row.get(options.get("licence_column", "")) or options.get("licence", "")),
     )
+
+
+def _inner(row: dict[str, Any], column: str) -> Any:
+    """Gives a column's value, or that of a key inside it: "metadata.view"."""
+    if column in row or "." not in column:
+        return row.get(column)
+    outer, _, key = column.partition(".")
+    inner = row.get(outer)
+    return inner.get(key) if isinstance(inner, dict) else None
 
 
 def question_facts(answer: str, kind: Any = None, choices: Any = None) -> dict[str, Any]:

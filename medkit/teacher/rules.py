@@ -108,7 +108,7 @@ def _made(
     messages = []
     for place, (asked, answered) in enumerate(turns):
         messages += [
-            user_turn(asked, images=len(record.images) if place == 0 else 0),
+            user_turn(asked, len(record.images) if place == 0 else 0, str(record.facts.get("shows", ""))),
             assistant_turn(answered),
         ]
     source = record.source | {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medkit.errors import DataError
+from medkit.privacy.text import known_values
 from medkit.readers import Loaded, Merged, Record, Rejected, check_options, split_of
 from medkit.readers.dicom.burned_in import Box, check_is_picture, clean_regions
 from medkit.readers.dicom.decode import Description, describe
@@ -25,11 +26,15 @@ from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms
 from medkit.readers.dicom.profiles import Profile, choose_profiles
 from medkit.readers.dicom.reasons import Refused, one_file
 from medkit.readers.dicom.render import render, spread_over, units_of
-from medkit.readers.dicom.series import Slice, Volume, choose_slices, order_slices, read_stored, slices_of
+from medkit.readers.dicom.series import Slice, Volume, order_slices, plane_of, read_stored, slices_of
+from medkit.readers.reports import Reports
+from medkit.readers.slices import SlicePlan, choose, choose_slices, montage, read_plan, say
 
 OPTIONS = (
-    "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping", "licence",
+    "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping",
+    "reports", "give", "licence",
 )  # fmt: skip
+REPORT_FIELDS = ("accession", "study", "series", "name", "folder")
 LABELS = ("modality", "body_part", "view", "side")
 VOLUMES = ("CT", "MR", "PT")
 # A volume's percentiles are taken of every second pixel of every second row: a quarter, the same to the eye.
@@ -46,6 +51,7 @@ class Loading:
         limits: What is refused.
         keep: Boxes of the pictures that may leave, or None: all.
         volume: All slices, where the profile's percentiles run over a volume.
+        tile: Longest side in px of a montage's tiles, or None: the pictures stay apart.
     """
 
     places: tuple[tuple[Path, tuple[int, ...]], ...]
@@ -53,6 +59,7 @@ class Loading:
     limits: Limits
     keep: tuple[Box, ...] | None = None
     volume: Volume | None = None
+    tile: int | None = None
 
     def __call__(self) -> Loaded:
         """Decodes and renders.
@@ -75,6 +82,8 @@ class Loading:
             made = render(dataset, stored, about, self.profile, wanted, spread, self.keep)
             pictures += made.pictures
             notes |= dict.fromkeys(made.notes)
+        if self.tile is not None:
+            pictures = [montage(pictures, self.tile)]
         return Loaded(pictures, tuple(notes))
 
     def _spread(self) -> tuple[float, float] | None:
@@ -97,6 +106,8 @@ class _Reading:
     patient: tuple[str, ...]
     limits: Limits
     names: Pseudonyms
+    plan: SlicePlan
+    reports: Reports
     told_key: bool = False
     waiting: dict[str, list[_Scanned]] = field(default_factory=lambda: defaultdict(list))
 
@@ -118,6 +129,8 @@ class _Scanned:
     frames: int
     keep: tuple[Box, ...] | None
     profile: Profile
+    report: str | None = None
+    notes: tuple[tuple[str, str], ...] = ()
     slices: list[Slice] = field(default_factory=list)
 
 
@@ -131,9 +144,14 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
         patient: What may be told of a patient: age_band, sex (default: nothing).
         frames: Most frames of a multi-frame file, evenly spread (default 1: the middle one).
         series: Whether the slices of a CT, MR or PET series become one record (default false).
-        slices: Most slices of a series, evenly spread (default 16).
+        slices: Most slices of a series, evenly spread (default 16), or {most, show: uniform | montage, tile}.
+        reports: Pattern of a report's text file below the folder with {accession}, {study}, {series}, {name} or
+            {folder}: "reports/{accession}.txt". The report becomes the caption, without what the header knows of the
+            patient and what the rules of ``medkit.privacy`` find.
         modalities: List of the modalities to read (default: all).
         seconds: Longest time for one compressed file (default 60).
+        give: What is made of a record with a report: [caption] (default), [record] (facts alone, of which a teacher
+            makes questions) or both.
         mapping: File that takes "record,file" lines, outside the data set; stays with the key's holder.
         licence: The source's licence.
 
@@ -150,16 +168,20 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
     records = [reading.names.name("file", name) for name in names]
     if options.get("mapping"):
         _write_mapping(options["mapping"], records, names)
+    reports = [path for path in files if reading.reports.holds(path)]
     for path, name, record in zip(files, names, records, strict=True):
+        if reading.reports.holds(path):
+            continue
         try:
             scanned = _scan(path, record, name, reading)
         except Refused as refused:
             yield Rejected(record, refused.reason, refused.detail)
             continue
         if scanned is not None:
-            yield _picture_record(scanned, reading)
+            yield from reading.reports.made(_picture_record(scanned, reading))
     for series, members in sorted(reading.waiting.items()):
         yield from _series_records(series, members, reading)
+    yield from reading.reports.fates(reports)
 
 
 def _begin(root: Path, options: dict[str, Any]) -> _Reading:
@@ -169,20 +191,29 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
         raise DataError(f"{root} is no folder; give the folder of the DICOM files")
     if options.get("burned_in", "quarantine") not in ("quarantine", "keep"):
         raise DataError(f"reader dicom: burned_in {options['burned_in']!r} is none of quarantine, keep")
-    for name in ("frames", "slices"):
-        most = options.get(name, 1)
-        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
-            raise DataError(f"reader dicom: {name} {most!r} is no whole number of at least 1")
+    most = options.get("frames", 1)
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        raise DataError(f"reader dicom: frames {most!r} is no whole number of at least 1")
     seconds = options.get("seconds", DEFAULT_LIMITS.seconds)
     if not isinstance(seconds, int | float) or not 0 < seconds < 86_400:
         raise DataError(f"reader dicom: seconds {seconds!r} is no time above 0")
+    names = Pseudonyms()
     return _Reading(
         root,
         options,
         choose_profiles(options.get("profiles")),
         check_patient(options.get("patient")),
         Limits(seconds=float(seconds)),
-        Pseudonyms(),
+        names,
+        read_plan("dicom", options.get("slices", 16), shows=("uniform", "montage")),
+        Reports(
+            "dicom",
+            root,
+            options.get("reports"),
+            REPORT_FIELDS,
+            lambda path: names.name("file", path.relative_to(root).as_posix()),
+            options.get("give", ["caption"]),
+        ),
     )
 
 
@@ -227,6 +258,15 @@ def _scan(path: Path, record: str, name: str, reading: _Reading) -> _Scanned | N
             record, path, facts, group, grouped_by, about.frames, keep, reading.profile(modality)
         )
         series = str(value_of(dataset, "SeriesInstanceUID", ""))
+        if reading.reports.pattern is not None:
+            values = {
+                "accession": str(value_of(dataset, "AccessionNumber", "")).strip(),
+                "study": str(value_of(dataset, "StudyInstanceUID", "")).strip(),
+                "series": series.strip(),
+                "name": path.stem,
+                "folder": path.parent.relative_to(reading.root).as_posix(),
+            }
+            scanned.report, scanned.notes = reading.reports.of(record, values, known_values(dataset))
         if reading.options.get("series") and modality in VOLUMES and series and about.samples == 1:
             scanned.slices = slices_of(path, dataset)
             reading.waiting[series].append(scanned)
@@ -254,7 +294,7 @@ def _series_records(
     """Gives the record of a series, or a row a file that says why there is none."""
     slices = [one for member in members for one in member.slices]
     if len(slices) == 1:
-        yield _picture_record(members[0], reading)
+        yield from reading.reports.made(_picture_record(members[0], reading))
         return
     name = reading.names.name("series", series)
     try:
@@ -265,21 +305,35 @@ def _series_records(
             yield Rejected(member.id, refused.reason, detail)
         return
     first = members[0]
-    chosen = choose_slices(len(volume.slices), reading.options.get("slices", 16))
+    plan = reading.plan
+    chosen = choose(len(volume.slices), plan)
     places = tuple((volume.slices[index].path, (volume.slices[index].frame,)) for index in chosen)
-    loading = Loading(places, first.profile, reading.limits, first.keep, volume)
+    tile = plan.tile if plan.show == "montage" else None
+    loading = Loading(places, first.profile, reading.limits, first.keep, volume, tile)
+    plane = plane_of(volume.slices[0].orientation)
     facts = {
         **first.facts,
         "volume": {
             "slices": len(volume.slices),
             "shown": [index + 1 for index in chosen],
             "spacing_mm": [round(one, 4) for one in volume.spacing_mm],
+            "plane": plane,
         },
+        "shows": say(chosen, len(volume.slices), _ordered(plane, volume), plan.show == "montage"),
     }
     facts.pop("frames", None)
-    yield _record(name, loading, facts, first, reading, volume.notes)
+    yield from reading.reports.made(_record(name, loading, facts, first, reading, volume.notes))
     for member in members:
         yield Merged(member.id, "slice of a series", f"in record {name}")
+
+
+def _ordered(plane: str, volume: Volume) -> str:
+    """Gives the plane where the slices run as its name promises (``slices.DIRECTIONS``), else ""."""
+    first, last = volume.slices[0].position, volume.slices[-1].position
+    if not plane or first is None or last is None:
+        return ""
+    axis, towards = {"axial": (2, 1), "coronal": (1, 1), "sagittal": (0, 1)}[plane]
+    return plane if (last[axis] - first[axis]) * towards > 0 else ""
 
 
 def _record(
@@ -290,6 +344,7 @@ def _record(
     reading: _Reading,
     notes: tuple[tuple[str, str], ...] = (),
 ) -> Record:
+    notes += scanned.notes
     if scanned.grouped_by != "patient":
         notes += (("no patient identifier", f"grouped by {scanned.grouped_by}"),)
     if reading.names.random and not reading.told_key:
@@ -302,6 +357,7 @@ def _record(
         record,
         loading,
         {"labels": labels, "objects": [], "complete": False, **facts},
+        caption=scanned.report,
         group=scanned.group,
         split=split_of(scanned.path, reading.root, reading.options.get("splits", ())),
         licence=reading.options.get("licence", ""),

@@ -40,6 +40,8 @@ REASONS = {
     "mixed orientation": "Series: the slices don't share one orientation.",
     "localizer in the series": "Series: a localizer lies among the slices.",
     "mixed geometry": "Series: the slices differ in size, pixel spacing or unit.",
+    "report unreadable": "The report is too long, empty or no text.",
+    "report without images": "No record's fields give the report's file name.",
     "no positions": "Series: slices without position or orientation; instance numbers prove no order.",
 }
 

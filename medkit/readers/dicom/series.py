@@ -181,13 +181,12 @@ def read_stored(
         return dataset, about, stored
 
 
-def choose_slices(count: int, most: int) -> list[int]:
-    """Gives at most ``most`` slice numbers from 0, evenly from the first to the last."""
-    if count <= most:
-        return list(range(count))
-    if most == 1:
-        return [count // 2]
-    return [round(index * (count - 1) / (most - 1)) for index in range(most)]
+def plane_of(orientation: tuple[float, ...] | None) -> str:
+    """Gives axial, coronal or sagittal: what the slices' normal is nearest to; "" where that is unknown."""
+    if orientation is None:
+        return ""
+    normal = np.abs(np.cross(orientation[:3], orientation[3:]))
+    return ("sagittal", "coronal", "axial")[int(normal.argmax())]
 
 
 def _slice(path: Path, dataset: Dataset, frame: int) -> Slice:
