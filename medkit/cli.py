@@ -243,6 +243,31 @@ def score(
         typer.echo(f"wrote {out}")
 
 
+@app.command()
+def leaks(
+    train: Annotated[str, typer.Argument(help="Dataset folder of what a model was trained on.")],
+    test: Annotated[str, typer.Argument(help="Dataset folder of what it is asked.")],
+    out: Annotated[Path | None, typer.Option("--json", help="Also write everything as JSON.")] = None,
+) -> None:
+    """Count the images and questions of a test set that a training set has too.
+
+    \b
+    medkit data benchmark vqa-rad --data ~/vqa_rad --part train --out rad-train
+    medkit data benchmark vqa-rad --data ~/vqa_rad --out rad-test
+    medkit leaks rad-train rad-test
+    """
+    import json
+
+    from .evaluation.leak_audit import audit_places, told
+    from .store import write_atomically
+
+    found = audit_places(train, test)
+    typer.echo("\n".join(told(found)))
+    if out is not None:
+        write_atomically(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        typer.echo(f"wrote {out}")
+
+
 @new_app.command("recipe")
 def new_recipe(
     name: str,
@@ -271,11 +296,50 @@ def new_benchmark(
     domain: Annotated[
         str, typer.Option(help="Whose test questions are asked; same is the recipe's own.")
     ] = "same",
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="A table of image, question, answer [, options, kind].")
+    ] = None,
 ) -> None:
-    """Write evals/NAME/eval.yaml."""
+    """Write evals/NAME/eval.yaml.
+
+    \b
+    medkit new benchmark welds --domain welds
+    medkit new benchmark ward-round --csv ~/ward/questions.csv
+    """
     from .scaffold import write_benchmark
 
-    _written(write_benchmark(name, domain, Path.cwd()), "medkit check")
+    table = None
+    if csv is not None:
+        from .readers.questions import count_questions
+
+        table = csv.expanduser(), count_questions(csv)
+    _written(write_benchmark(name, domain, Path.cwd(), table), "medkit check")
+
+
+@data_app.command("benchmark")
+def data_benchmark(
+    name: Annotated[str, typer.Argument(help="A benchmark with data of its own.")],
+    out: Annotated[Path, typer.Option("--out", help="The dataset folder to write.")],
+    data: Annotated[Path | None, typer.Option("--data", help="Its folder; else what its card says.")] = None,
+    part: Annotated[
+        str | None, typer.Option("--part", help="train, valid or test; else the one that is asked.")
+    ] = None,
+) -> None:
+    """Read a benchmark into a dataset folder, and say what differs from its card.
+
+    medkit data benchmark vqa-rad --data ~/vqa_rad --out rad-test
+    """
+    from .readers.benchmarks import find_benchmark, read_benchmark, told
+    from .store import is_dataset
+
+    if part not in (None, "train", "valid", "test"):
+        raise MedkitError(f"--part {part}: must be train, valid or test")
+    if out.exists() and not is_dataset(out) and (out.is_file() or any(out.iterdir())):
+        raise MedkitError(f"{out} is there and is no dataset folder; give --out another name")
+    settings = find_benchmark(name, str(data) if data else None)
+    out.mkdir(parents=True, exist_ok=True)
+    typer.echo("\n".join(told(read_benchmark({**settings, "part": part}, {}, out))))
+    typer.echo(f"wrote {out}")
 
 
 @data_app.command("audit")

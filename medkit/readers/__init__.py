@@ -36,6 +36,7 @@ READERS: dict[str, str] = {
     "drawn": "medkit.readers.drawn",
     "figures": "medkit.readers.figures",
     "llava_json": "medkit.readers.llava_json",
+    "questions": "medkit.readers.questions",
     "table": "medkit.readers.table",
     "vqa_rad": "medkit.readers.vqa_rad",
 }
