@@ -256,16 +256,9 @@ def leaks(
     medkit data benchmark vqa-rad --data ~/vqa_rad --out rad-test
     medkit leaks rad-train rad-test
     """
-    import json
+    from .evaluation.leak_audit import write_audit
 
-    from .evaluation.leak_audit import audit_places, told
-    from .store import write_atomically
-
-    found = audit_places(train, test)
-    typer.echo("\n".join(told(found)))
-    if out is not None:
-        write_atomically(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-        typer.echo(f"wrote {out}")
+    typer.echo(write_audit(train, test, out))
 
 
 @new_app.command("recipe")
@@ -329,17 +322,9 @@ def data_benchmark(
 
     medkit data benchmark vqa-rad --data ~/vqa_rad --out rad-test
     """
-    from .readers.benchmarks import find_benchmark, read_benchmark, told
-    from .store import is_dataset
+    from .readers.benchmarks import write_benchmark
 
-    if part not in (None, "train", "valid", "test"):
-        raise MedkitError(f"--part {part}: must be train, valid or test")
-    if out.exists() and not is_dataset(out) and (out.is_file() or any(out.iterdir())):
-        raise MedkitError(f"{out} is there and is no dataset folder; give --out another name")
-    settings = find_benchmark(name, str(data) if data else None)
-    out.mkdir(parents=True, exist_ok=True)
-    typer.echo("\n".join(told(read_benchmark({**settings, "part": part}, {}, out))))
-    typer.echo(f"wrote {out}")
+    typer.echo(write_benchmark(name, out, str(data) if data else None, part))
 
 
 @data_app.command("audit")

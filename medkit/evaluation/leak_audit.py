@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medkit.errors import DataError
 from medkit.evaluation.leaks import EXAMPLES, match_fingerprints
 from medkit.evaluation.scorers import normalise
 from medkit.sample import Sample, text_of
-from medkit.store import Dataset, is_dataset, open_dataset
+from medkit.store import Dataset, is_dataset, open_dataset, write_atomically
 
 # A name such as 1.jpg or source.jpg says nothing about whose picture it is.
 _LEAST_NAME = 6
@@ -143,6 +144,16 @@ def audit_places(train: str, test: str) -> dict[str, Any]:
             )
         sides.append(open_dataset(place))
     return audit_leaks(sides[0], sides[1])
+
+
+def write_audit(train: str, test: str, out: Path | None = None) -> str:
+    """Audits two sets as `audit_places` does, writes the audit as JSON where asked, and gives it in lines."""
+    found = audit_places(train, test)
+    lines = told(found)
+    if out is not None:
+        write_atomically(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        lines.append(f"wrote {out}")
+    return "\n".join(lines)
 
 
 def told(found: dict[str, Any]) -> list[str]:

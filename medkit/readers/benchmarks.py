@@ -14,7 +14,7 @@ from medkit.cards.strict_yaml import read_card
 from medkit.errors import CardError, DataError
 from medkit.readers import Record, get_reader
 from medkit.readers.ingest import Prints, our_split, stored
-from medkit.store import DatasetWriter
+from medkit.store import DatasetWriter, is_dataset
 
 MADE = "test"  # the split that every question of a benchmark's folder has, whichever part was read
 
@@ -124,6 +124,21 @@ def find_benchmark(name: str, data: str | None = None) -> dict[str, Any]:
         if problems:
             raise CardError(problems)
     return {"benchmark": card.model_dump(), "data": data}
+
+
+def write_benchmark(name: str, out: Path, data: str | None = None, part: str | None = None) -> str:
+    """Reads a benchmark of the shelf into a new dataset folder and gives what is to be said, in lines.
+
+    Raises:
+        DataError: The part has no such name, or something else lies at the folder's place.
+    """
+    if part not in (None, "train", "valid", "test"):
+        raise DataError(f"--part {part}: must be train, valid or test")
+    if out.exists() and not is_dataset(out) and (out.is_file() or any(out.iterdir())):
+        raise DataError(f"{out} is there and is no dataset folder; give --out another name")
+    settings = find_benchmark(name, data)
+    out.mkdir(parents=True, exist_ok=True)
+    return "\n".join([*told(read_benchmark({**settings, "part": part}, {}, out)), f"wrote {out}"])
 
 
 def told(summary: dict[str, Any]) -> list[str]:

@@ -144,7 +144,7 @@ class _Reading:
     options: dict[str, Any]
     columns: dict[str, str] = field(default_factory=dict)
     ids: set[str] = field(default_factory=set)
-    asked: set[tuple[str, str, str]] = field(default_factory=set)
+    asked: set[tuple[str, str, str, str]] = field(default_factory=set)
 
     def record(self, place: str, row: dict[str, Any], split: str | None) -> Record | Rejected:
         """Gives a row's record, or why it can't be used."""
@@ -176,11 +176,12 @@ class _Reading:
                 notes.append(("closed question without yes or no", gold[0]))
         if "language" in self.options:
             extra["language"] = str(self._value(row, "language"))
-        key = (name or place, question.strip().lower(), gold[0].lower())
+        group, own_split = self._value(row, "group"), self._value(row, "split")
+        own_split = str(own_split).strip() if own_split not in (None, "") else split
+        key = (own_split or "", name or place, question.strip().lower(), gold[0].lower())
         if name and key in self.asked:
             notes.append(("question repeated", "the same question with the same answer stands above"))
         self.asked.add(key)
-        group, own_split = self._value(row, "group"), self._value(row, "split")
         return Record(
             identifier,
             images,
@@ -190,7 +191,7 @@ class _Reading:
                 assistant_turn(gold[0]),
             ],
             group=hashed(str(group)) if group not in (None, "") else name or identifier,
-            split=str(own_split).strip() if own_split not in (None, "") else split,
+            split=own_split,
             licence=self.options.get("licence", ""),
             kind="question",
             notes=tuple(notes),
