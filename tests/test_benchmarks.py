@@ -305,9 +305,12 @@ def test_the_official_split_of_the_real_vqa_rad_leaks_what_is_known(tmp_path):
         part: [(r["image_name"], r["question"], str(r["answer"])) for r in found]
         for part, found in rows.items()
     }
-    assert audit["images"] == len(names["train"] & names["test"]) > 0
+    listed = [row for found in splits_of(root, "images_*.jsonl").values() for row in found]
+    content = {Path(row["image"]).name: row["sha256"] for row in listed}
+    shared = {content[name] for name in names["train"]} & {content[name] for name in names["test"]}
+    assert audit["images"] == len(shared) > 0
     assert audit["rows"] >= sum(row in set(asked["train"]) for row in asked["test"]) > 0
-    assert audit["questions_about_them"] == sum(r["image_name"] in names["train"] for r in rows["test"])
+    assert audit["questions_about_them"] >= sum(r["image_name"] in names["train"] for r in rows["test"])
 
 
 def test_the_real_slake_texts_pass_in_both_languages():
