@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .cards.faults import did_you_mean, validate
 from .cards.load import Cards, load_card, load_recipe
-from .cards.models import Domain
+from .cards.models import Benchmark, BenchmarkData, Domain, DomainData
 from .cards.shelf import Shelf, open_shelf, shown_path
 from .cards.strict_yaml import Document, read_card
 from .errors import CardError, MedkitError, Problem
@@ -53,6 +53,10 @@ def check_recipe(recipe: str | Path, settings: Sequence[str] = ()) -> Cards:
         for domain in cards.domains.values()
         for problem in fixture_problems(domain.card, domain.folder)
     ]
+    shelf = open_shelf()
+    for name, card in cards.benchmarks.items():
+        path = shelf.find("benchmark", name)
+        problems += benchmark_problems(card, path.parent) if path else []
     if problems:
         raise CardError(problems)
     return cards
@@ -74,6 +78,8 @@ def check_shelf(shelf: Shelf | None = None) -> tuple[dict[str, list[str]], list[
             card, faults = load_card(kind, path, inspect_domain)
             if isinstance(card, Domain) and not faults:
                 faults = fixture_problems(card, path.parent)
+            elif isinstance(card, Benchmark) and not faults:
+                faults = benchmark_problems(card, path.parent)
             problems += faults
             fine.setdefault(kind, []).extend([] if faults else [name])
     for name, path in shelf.names("recipe").items():
@@ -87,22 +93,43 @@ def check_shelf(shelf: Shelf | None = None) -> tuple[dict[str, list[str]], list[
 
 def fixture_problems(card: Domain, folder: Path) -> list[Problem]:
     """Reads a domain's fixture with the domain's reader and gives what is wrong with it."""
+    document = read_card(folder / "domain.yaml", shown_path(folder / "domain.yaml"))
+    return _read_fixture(card.data, card.fixture, folder, document)
+
+
+def benchmark_problems(card: Benchmark, folder: Path) -> list[Problem]:
+    """Reads a benchmark's fixture with its reader and gives what is wrong with it or with its reader."""
+    from .readers import READERS
+
+    if card.data is None:
+        return []
+    document = read_card(folder / "eval.yaml", shown_path(folder / "eval.yaml"))
+    if card.data.reader not in READERS or card.data.reader == "drawn":
+        message = f"there is no reader {card.data.reader} for a benchmark"
+        return [document.problem(("data", "reader"), message, did_you_mean(card.data.reader, READERS))]
+    if not (card.data.path or card.data.env or card.data.hub):
+        return [document.problem(("data",), "says nowhere to read from", "give path, env or hub")]
+    return _read_fixture(card.data, card.fixture, folder, document)
+
+
+def _read_fixture(
+    data: DomainData | BenchmarkData, fixture: str | None, folder: Path, document: Document
+) -> list[Problem]:
     from .readers import Record, get_reader
 
-    document = read_card(folder / "domain.yaml", shown_path(folder / "domain.yaml"))
-    options = dict(card.data.options)
-    drawn = card.data.reader == "drawn"
+    options = dict(data.options)
+    drawn = data.reader == "drawn"
     if drawn:
         options = {**options, "train": 1, "valid": 0, "test": 1, "workers": 1}
-    elif card.fixture is None:
+    elif fixture is None:
         return []
     else:
-        options["splits"] = list(card.data.splits)
-    root = folder if drawn or card.fixture is None else folder / card.fixture
+        options["splits"] = list(data.splits)
+    root = folder if drawn or fixture is None else folder / fixture
     trail = ("data", "reader") if drawn else ("fixture",)
     kept, rejected = 0, []
     try:
-        records = get_reader(card.data.reader)(root, options)
+        records = get_reader(data.reader)(root, options)
         for record in itertools.islice(records, _MOST_FIXTURE_RECORDS):
             if isinstance(record, Record):
                 kept += 1
@@ -114,7 +141,5 @@ def fixture_problems(card: Domain, folder: Path) -> list[Problem]:
         return [document.problem(trail, f"drawing failed: {rejected[0]}")]
     if not kept:
         why = f" (the first was rejected: {rejected[0]})" if rejected else ""
-        return [
-            document.problem(trail, f"holds no record that the reader {card.data.reader} understands{why}")
-        ]
+        return [document.problem(trail, f"holds no record that the reader {data.reader} understands{why}")]
     return []

@@ -284,6 +284,24 @@ def compare_models(
     typer.echo(f"Comparison: {write_leaderboard(found, out)}")
 
 
+@app.command()
+def leaks(
+    train: Annotated[str, typer.Argument(help="Dataset folder of what a model was trained on.")],
+    test: Annotated[str, typer.Argument(help="Dataset folder of what it is asked.")],
+    out: Annotated[Path | None, typer.Option("--json", help="Also write everything as JSON.")] = None,
+) -> None:
+    """Count the images and questions of a test set that a training set has too.
+
+    \b
+    medkit data benchmark vqa-rad --data ~/vqa_rad --part train --out rad-train
+    medkit data benchmark vqa-rad --data ~/vqa_rad --out rad-test
+    medkit leaks rad-train rad-test
+    """
+    from .evaluation.leak_audit import write_audit
+
+    typer.echo(write_audit(train, test, out))
+
+
 @new_app.command("recipe")
 def new_recipe(
     name: str,
@@ -312,11 +330,42 @@ def new_benchmark(
     domain: Annotated[
         str, typer.Option(help="Whose test questions are asked; same is the recipe's own.")
     ] = "same",
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="A table of image, question, answer [, options, kind].")
+    ] = None,
 ) -> None:
-    """Write evals/NAME/eval.yaml."""
+    """Write evals/NAME/eval.yaml.
+
+    \b
+    medkit new benchmark welds --domain welds
+    medkit new benchmark ward-round --csv ~/ward/questions.csv
+    """
     from .scaffold import write_benchmark
 
-    _written(write_benchmark(name, domain, Path.cwd()), "medkit check")
+    table = None
+    if csv is not None:
+        from .readers.questions import count_questions
+
+        table = csv.expanduser(), count_questions(csv)
+    _written(write_benchmark(name, domain, Path.cwd(), table), "medkit check")
+
+
+@data_app.command("benchmark")
+def data_benchmark(
+    name: Annotated[str, typer.Argument(help="A benchmark with data of its own.")],
+    out: Annotated[Path, typer.Option("--out", help="The dataset folder to write.")],
+    data: Annotated[Path | None, typer.Option("--data", help="Its folder; else what its card says.")] = None,
+    part: Annotated[
+        str | None, typer.Option("--part", help="train, valid or test; else the one that is asked.")
+    ] = None,
+) -> None:
+    """Read a benchmark into a dataset folder, and say what differs from its card.
+
+    medkit data benchmark vqa-rad --data ~/vqa_rad --out rad-test
+    """
+    from .readers.benchmarks import write_benchmark
+
+    typer.echo(write_benchmark(name, out, str(data) if data else None, part))
 
 
 @data_app.command("audit")

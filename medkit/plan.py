@@ -10,7 +10,7 @@ from .cards.models import Stage
 from .cards.stages import stage_order
 
 # A verb's number goes up when its code gives other outputs for the same settings: its steps are then redone.
-REVISIONS = {"ingest": 2, "teach": 1, "build": 1, "train": 3, "evaluate": 2, "compare": 1}
+REVISIONS = {"ingest": 2, "teach": 1, "build": 1, "train": 3, "evaluate": 2, "compare": 1, "benchmark": 1}
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class _Planner:
         self.cards = cards
         self.planned: list[Step] = []
         self.taught: dict[str, str] = {}  # domain name -> name of its teach step
+        self.asked: dict[str, str] = {}  # benchmark -> step whose folder holds its questions
 
     def steps(self) -> list[Step]:
         recipe, stages = self.cards.recipe, self.cards.curriculum.stages
@@ -74,6 +75,8 @@ class _Planner:
                 general = name == recipe.replay.domain
                 count = recipe.replay.count if general else None
                 self._dataset(name, "-general" if general else f"-{name}", {"count": count}, {})
+        for name in self.cards.benchmarks:
+            self._benchmark(name)
         if self.cards.base.kind == "build":
             self._build()
         order = stage_order(self.cards.curriculum)
@@ -110,6 +113,21 @@ class _Planner:
         self._add(f"teach{suffix}", "teach", teacher, {"ingest": f"ingest{suffix}"}, about=about)
         self.taught[domain] = f"teach{suffix}"
 
+    def _benchmark(self, name: str) -> None:
+        """Reads a benchmark with data of its own; others ask what a domain's steps hold."""
+        card = self.cards.benchmarks[name]
+        if card.data is None:
+            own = card.source.domain
+            step = self.taught[self.cards.recipe.domain if own == "same" else own]
+            # What is made of annotations needs the facts, which taught text does not carry.
+            self.asked[name] = step.replace("teach", "ingest", 1) if card.source.ask == "pope" else step
+            return
+        data = self.cards.benchmark_data.get(name, "")
+        about = f"{name}: read as {card.data.reader}"
+        settings = {"benchmark": card.model_dump(), "data": data}
+        self._add(f"benchmark-{name}", "benchmark", settings, {}, {"data": data} if data else {}, about)
+        self.asked[name] = f"benchmark-{name}"
+
     def _build(self) -> None:
         build = self.cards.base.build
         sizes = build.model_dump(exclude={"words_from"}) if build else {}
@@ -143,9 +161,8 @@ class _Planner:
     def _evaluate(self, name: str, model: tuple[dict[str, str], dict[str, str]]) -> None:
         recipe, benchmarks = self.cards.recipe, self.cards.benchmarks
         inputs = {**model[0], "data": "teach"}
-        for benchmark, card in benchmarks.items():
-            domain = recipe.domain if card.source.domain == "same" else card.source.domain
-            inputs[f"data:{benchmark}"] = self.taught[domain]
+        for benchmark in benchmarks:
+            inputs[f"data:{benchmark}"] = self.asked[benchmark]
         settings = {
             "name": name,
             "benchmarks": [card.model_dump() for card in benchmarks.values()],

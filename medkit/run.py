@@ -27,6 +27,7 @@ Verb = Callable[[dict[str, Any], dict[str, Path], Path], dict[str, Any]]
 VERBS = {
     "ingest": "medkit.readers.ingest:ingest",
     "teach": "medkit.teacher.teach:teach",
+    "benchmark": "medkit.readers.benchmarks:read_benchmark",
     "build": "medkit.models.build:build",
     "train": "medkit.training.train:train",
     "evaluate": "medkit.evaluation.evaluate:evaluate",

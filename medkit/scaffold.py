@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import json
 import re
 import struct
 import zlib
@@ -34,6 +36,21 @@ licence: Apache-2.0
 source: {{domain: {domain}, split: test}}   # same: the recipe's own domain
 scorer: answer                            # exact after normalising; yes/no and choices by their own rule
 controls: [blank, shuffled]               # does the model look at the image at all?
+max_new_tokens: 16
+"""
+
+CUSTOM = """\
+name: {name}
+title: {title}
+description: Say here what a right answer shows.
+licence: unknown
+data:
+  reader: questions           # columns image, question, answer, and optionally options (a|b|c) and kind
+  path: {folder}
+  options: {{files: {file}}}
+  expected: {{questions: {rows}}}   # what differs from it is told
+scorer: answer                # exact after normalising; yes/no and choices by their own rule
+controls: [blank, shuffled]   # does the model look at the image at all?
 max_new_tokens: 16
 """
 
@@ -110,12 +127,14 @@ def write_recipe(name: str, domain: str, root: Path) -> list[Path]:
     )
 
 
-def write_benchmark(name: str, domain: str, root: Path) -> list[Path]:
-    """Writes ``evals/NAME/eval.yaml`` below a folder.
+def write_benchmark(name: str, domain: str, root: Path, table: tuple[Path, int] | None = None) -> list[Path]:
+    """Writes ``evals/NAME/eval.yaml`` below a folder: of a domain's questions, or of a table's (its file, its rows).
 
     Raises:
         MedkitError: The name can't be used, or the file is there.
     """
+    if table is not None:
+        return _write(root, {f"evals/{_checked(name)}/eval.yaml": _custom(name, table, root)})
     text = BENCHMARK.format(name=_word(_checked(name)), title=_title(name), domain=_word(domain))
     return _write(root, {f"evals/{name}/eval.yaml": text})
 
@@ -138,6 +157,21 @@ def write_domain(name: str, root: Path) -> list[Path]:
             picture = _png(16, (red + shade, green + shade, blue + shade))
             files[f"{folder}/fixture/{split}/{label}/{split}-{label}.png"] = picture
     return _write(root, files)
+
+
+def _custom(name: str, table: tuple[Path, int], root: Path) -> str:
+    """Gives the card of a table; one below the working folder is named from there, so that both can move."""
+    path, rows = table
+    folder = path.parent.resolve()
+    inside = folder.is_relative_to(root.resolve())
+    shown = str(folder.relative_to(root.resolve())) if inside else str(folder)
+    return CUSTOM.format(
+        name=_word(name),
+        title=_title(name),
+        folder=json.dumps(shown, ensure_ascii=False),
+        file=json.dumps(glob.escape(path.name), ensure_ascii=False),
+        rows=rows,
+    )
 
 
 def _checked(name: str) -> str:

@@ -31,6 +31,9 @@ NEUTRAL = {
     "checkpoint_every",
     "benchmarks.title",
     "benchmarks.description",
+    "benchmarks.citation",
+    "benchmarks.data",  # what was read is an input
+    "benchmarks.fixture",
 }
 
 

@@ -15,7 +15,7 @@ from .faults import did_you_mean, shown, validate
 from .models import NAME, Benchmark, Curriculum, Domain, Recipe
 from .settings import apply_settings, overlay_stages, unknown_settings
 from .shelf import LAYOUT, Shelf, open_shelf, shown_path
-from .sources import Base, count_problems, data_path, resolve_base, texts_of
+from .sources import Base, benchmark_path, count_problems, data_path, resolve_base, texts_of
 from .stages import stage_problems
 from .strict_yaml import Document, read_card
 
@@ -49,6 +49,7 @@ class Cards:
         benchmarks: The recipe's benchmarks in its order.
         base: Where training starts.
         words: Texts of the teacher cards whose words a tokenizer that is built must cover.
+        benchmark_data: Benchmark with data of its own -> its folder, or ``hub:ID@REVISION``.
         file: The recipe's path as the user would type it.
         text: The recipe as it was written.
         settings: The ``--set`` texts.
@@ -63,6 +64,7 @@ class Cards:
     text: str
     settings: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    benchmark_data: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -113,11 +115,14 @@ def load_recipe(
     reading.problems += adapter_problems(document, curriculum, base.path if base else None)
     benchmarks = _load_benchmarks(reading)
     domains = _load_domains(reading, curriculum, benchmarks)
+    rows = _benchmark_data(reading, benchmarks)
     words = _load_words(reading, base)
     if reading.problems or card is None or curriculum is None or base is None:
         raise CardError(_in_order(reading.problems, document.file))
     text = path.read_text("utf-8-sig")
-    return Cards(card, curriculum, domains, benchmarks, base, document.file, text, tuple(settings), words)
+    return Cards(
+        card, curriculum, domains, benchmarks, base, document.file, text, tuple(settings), words, rows
+    )
 
 
 def find_recipe(recipe: str | Path, shelf: Shelf) -> Path:
@@ -149,6 +154,9 @@ def load_card(kind: str, path: Path, inspect: Inspect | None = None) -> tuple[An
         problems += stage_problems(card, document)
     if isinstance(card, Domain):
         problems += load_domain(card, document, path.parent, inspect)[1]
+    if isinstance(card, Benchmark) and card.fixture and not (path.parent / card.fixture).exists():
+        hint = "add a tiny invented fixture or leave the key out"
+        problems.append(document.problem(("fixture",), f"{card.fixture} is not in the folder", hint))
     return card, problems
 
 
@@ -222,6 +230,16 @@ def _load_benchmarks(reading: _Reading) -> dict[str, Benchmark]:
             if isinstance(card, Benchmark):
                 loaded[name] = card
     return loaded
+
+
+def _benchmark_data(reading: _Reading, benchmarks: dict[str, Benchmark]) -> dict[str, str]:
+    found = {}
+    for position, (name, card) in enumerate(benchmarks.items()):
+        if card.data is not None:
+            trail = ("benchmarks", position)
+            found[name], faults = benchmark_path(card, reading.document, trail, reading.need_data)
+            reading.problems += faults
+    return found
 
 
 def _load_domains(

@@ -145,10 +145,40 @@ class Domain(Card):
 
 
 class Source(Card):
-    """Whose questions a benchmark asks; ``same`` is the recipe's own domain."""
+    """Whose questions a benchmark asks; ``same`` is the recipe's own domain.
+
+    Attributes:
+        ask: ``questions`` that the data has, or ``pope``: whether things are there, made of its annotations.
+        of: With ``pope``: ``label`` asks about boxed objects, any other name about that label of the image.
+    """
 
     domain: Name = "same"
-    split: Literal["test", "valid"] = "test"
+    split: Literal["test", "valid", "train"] = "test"
+    ask: Literal["questions", "pope"] = "questions"
+    of: Text = "label"
+
+
+class BenchmarkData(Card):
+    """Where a benchmark's own rows come from: a folder, or a data set of the hub.
+
+    Attributes:
+        path: Folder; relative ones start at the working folder. ``env`` names a variable with one.
+        hub: Data set id, read when no folder is given; ``revision`` is its commit, branch or tag.
+        hub_files: Patterns of the files that are fetched; all when empty.
+        splits: The source's split name -> train, valid or test; ``source.split`` says which part is asked.
+        expected: Counts of the part that is asked; what differs is told.
+    """
+
+    reader: Name = "questions"
+    options: dict[str, Any] = {}
+    path: str = ""
+    env: str = ""
+    hub: str = ""
+    revision: str = ""
+    hub_files: list[Text] = []
+    where: str = ""
+    splits: dict[str, Literal["train", "valid", "test"]] = {}
+    expected: dict[Literal["questions", "images", "closed", "yes_no", "choice"], Positive] = {}
 
 
 class Benchmark(Card):
@@ -158,7 +188,10 @@ class Benchmark(Card):
     title: Text
     description: Text
     licence: Text
+    citation: str = ""
     source: Source = Source()
+    data: BenchmarkData | None = None
+    fixture: str | None = None
     scorer: Scorer = "answer"
     profile: ProfileName = "medkit"
     limit: Positive | None = None

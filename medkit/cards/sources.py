@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import Problem
 from .faults import did_you_mean, shown
-from .models import Build, Domain
+from .models import Benchmark, Build, Domain
 from .shelf import Shelf
 from .strict_yaml import Document
 
@@ -82,6 +82,26 @@ def data_path(
             document.problem(trail, f'{source.env}="{text}" does not exist', hint)
         ] if needed else []
     return path.absolute(), []
+
+
+def benchmark_path(
+    card: Benchmark, document: Document, trail: tuple[str | int, ...], needed: bool = True
+) -> tuple[str, list[Problem]]:
+    """Finds a benchmark's own data: its folder, the environment variable's, or else ``hub:ID@REVISION``."""
+    data = card.data
+    if data is None:
+        return "", []
+    text = os.environ.get(data.env, "") if data.env else ""
+    text = text or data.path
+    path = Path(text).expanduser()
+    if text and path.is_dir():
+        return str(path.absolute()), []
+    if data.hub and not text:
+        return f"hub:{data.hub}@{data.revision or 'main'}", []
+    ways = f"set the environment variable {data.env}=FOLDER" if data.env else "give data.path in its card"
+    hint = f"{ways}; where to get it: {data.where}" if data.where else ways
+    what = f'"{text}" is no folder' if text else "it needs the folder of its data"
+    return "", [document.problem(trail, f"benchmark {card.name}: {what}", hint)] if needed else []
 
 
 def count_problems(document: Document) -> list[Problem]:

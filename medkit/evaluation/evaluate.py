@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from medkit.errors import DataError
 from medkit.evaluation.controls import blank_image
-from medkit.evaluation.questions import Question, read_questions, with_controls
+from medkit.evaluation.pope import pope_questions
+from medkit.evaluation.questions import Question, limited, read_questions, with_controls
 from medkit.evaluation.scoring.rescore import score_rows
 from medkit.evaluation.summarise import answer_row, summarise
 from medkit.store import Dataset, open_dataset, write_atomically
@@ -60,6 +61,8 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
         ]
         lines += [json.dumps(row, ensure_ascii=False) for row in rows]
         about = {"title": card.get("title", card["name"]), "source": card.get("source", {})}
+        if card.get("data"):
+            about["data"] = _counts(datasets[card["name"]])
         scores["benchmarks"][card["name"]] = about | summarise(rows, scorer, seed)
         profile = card.get("profile", "medkit")
         scores["benchmarks"][card["name"]]["profiles"] = score_rows(rows, profile, seed)
@@ -85,9 +88,21 @@ def _questions(card: dict[str, Any], inputs: dict[str, Path], seed: int) -> tupl
             f"benchmark {card['name']}: the evaluation was given no data; this plan needs a teach step"
         )
     dataset = open_dataset(folder)
-    split = card.get("source", {}).get("split", "test")
-    questions = read_questions(dataset, card["name"], split, card.get("limit"))
+    source = card.get("source", {})
+    # A benchmark's own rows were read for the part that is asked; they are all in the test split.
+    split = "test" if card.get("data") else source.get("split", "test")
+    if source.get("ask") == "pope":
+        made = pope_questions(dataset, card["name"], split, source.get("of", "label"), seed)
+        questions = limited(made, card.get("limit"))
+    else:
+        questions = read_questions(dataset, card["name"], split, card.get("limit"))
     return with_controls(questions, card.get("controls", ("blank", "shuffled")), seed), dataset
+
+
+def _counts(dataset: Dataset) -> dict[str, Any]:
+    """Gives what reading a benchmark told about it: counts, what differs from its card, the hub's commit."""
+    told = dataset.summary
+    return {key: told[key] for key in ("part", "found", "expected", "differs", "revision") if key in told}
 
 
 def _answer_all(

@@ -74,10 +74,18 @@ def near_duplicates(dataset: Dataset, refs: Sequence[str], others: Sequence[str]
 
     Source: dHash as in Buchner's imagehash (Krawetz 2013, "Kind of Like That"), 8x8 bits.
     """
-    if not refs or not others:
+    return match_fingerprints([(ref, dataset) for ref in refs], [(ref, dataset) for ref in others])
+
+
+def match_fingerprints(
+    pictures: Sequence[tuple[str, Dataset]], among: Sequence[tuple[str, Dataset]]
+) -> dict[str, str]:
+    """Does what `near_duplicates` says for pictures of several datasets: (reference, where it is)."""
+    if not pictures or not among:
         return {}
-    hashes, thumbnails = _fingerprints(dataset, refs)
-    other_hashes, other_thumbnails = _fingerprints(dataset, others)
+    refs, others = [ref for ref, _ in pictures], [ref for ref, _ in among]
+    hashes, thumbnails = _fingerprints(pictures)
+    other_hashes, other_thumbnails = _fingerprints(among)
     found = {}
     rows = max(1, 8_000_000 // len(others))
     for start in range(0, len(refs), rows):
@@ -101,12 +109,12 @@ def _asked(sample: Sample) -> set[str]:
     return {text for text in texts if text}
 
 
-def _fingerprints(dataset: Dataset, refs: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _fingerprints(pictures: Sequence[tuple[str, Dataset]]) -> tuple[np.ndarray, np.ndarray]:
     import imagehash
 
-    hashes = np.empty(len(refs), dtype=np.uint64)
-    thumbnails = np.empty((len(refs), 256), dtype=np.int16)
-    for index, ref in enumerate(refs):
+    hashes = np.empty(len(pictures), dtype=np.uint64)
+    thumbnails = np.empty((len(pictures), 256), dtype=np.int16)
+    for index, (ref, dataset) in enumerate(pictures):
         grey = dataset.image(ref).convert("L")
         hashes[index] = np.packbits(imagehash.dhash(grey).hash.ravel()).view(">u8")[0]
         thumbnails[index] = np.asarray(grey.resize((16, 16), Image.Resampling.BOX), dtype=np.int16).ravel()

@@ -77,7 +77,7 @@ def read_questions(
             f"benchmark {benchmark}: {dataset.folder} has no question in its {split} split; "
             f"give the domain data for that split, or a teacher card that asks questions"
         )
-    return _limited(questions, limit)
+    return limited(questions, limit)
 
 
 def with_controls(questions: Sequence[Question], controls: Iterable[str], seed: int = 0) -> list[Question]:
@@ -124,7 +124,8 @@ def _question(sample: Sample, benchmark: str) -> Question:
     )
 
 
-def _limited(questions: list[Question], limit: int | None) -> list[Question]:
+def limited(questions: list[Question], limit: int | None) -> list[Question]:
+    """Gives at most so many questions: whole groups in the order of their hash."""
     if limit is None or len(questions) <= limit:
         return questions
 

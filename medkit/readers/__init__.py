@@ -37,6 +37,7 @@ READERS: dict[str, str] = {
     "figures": "medkit.readers.figures",
     "llava_json": "medkit.readers.llava_json",
     "nifti": "medkit.readers.nifti.reader",
+    "questions": "medkit.readers.questions",
     "table": "medkit.readers.table",
     "vqa_rad": "medkit.readers.vqa_rad",
 }

@@ -58,12 +58,12 @@ def ingest(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict
                 options[split] = min(options[split], most)
     options.setdefault("splits", list(data.get("splits", {})))
     seed = int(settings.get("seed", 0))
-    prints = _Prints()
+    prints = Prints()
     with DatasetWriter(out, name=domain["name"], on_image=prints.add) as to:
         items = get_reader(data["reader"])(root, options)
         if limit is not None or count is not None:
             items = _limited(items, data.get("splits", {}), limit, count, seed)
-        read = [sample for item in items if (sample := _stored(item, domain, to, prints)) is not None]
+        read = [sample for item in items if (sample := stored(item, domain, to, prints)) is not None]
         if not read:
             raise DataError(_nothing(root, to))
         samples = _with_splits(read, data.get("splits", {}), seed, to)
@@ -101,7 +101,7 @@ def source_root(settings: dict[str, Any]) -> Path:
     return root
 
 
-class _Prints:
+class Prints:
     """Sizes and perceptual fingerprints of the stored pictures."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class _Prints:
 
 
 @dataclass(frozen=True)
-class _Read:
+class Stored:
     """A record whose pictures are stored; its split is still the source's name."""
 
     sample: Sample
@@ -135,7 +135,7 @@ def _limited(
     by_split: dict[str, list[Record]] = defaultdict(list)
     for item in everything:
         if isinstance(item, Record):
-            by_split[_ours(item.split, names) or "train"].append(item)
+            by_split[our_split(item.split, names) or "train"].append(item)
     kept: set[int] = set()
     for split, records in by_split.items():
         most = _least(limit, count) if split == "train" else limit
@@ -146,9 +146,9 @@ def _limited(
             yield item
 
 
-def _stored(
-    item: Record | Rejected | Merged, domain: dict[str, Any], to: DatasetWriter, prints: _Prints
-) -> _Read | None:
+def stored(
+    item: Record | Rejected | Merged, domain: dict[str, Any], to: DatasetWriter, prints: Prints
+) -> Stored | None:
     """Stores a record's pictures and gives its sample, or writes why not into the ledger."""
     if isinstance(item, Rejected):
         to.reject(item.record, item.reason, item.detail)
@@ -188,20 +188,22 @@ def _stored(
         "group": item.group or item.id,
         "kind": kind,
     }
-    return _Read(Sample(item.id, messages, refs, facts, source), item.split, notes, item.kind)
+    return Stored(Sample(item.id, messages, refs, facts, source), item.split, notes, item.kind)
 
 
 def _with_splits(
-    read: list[_Read], names: dict[str, str], seed: int, to: DatasetWriter
-) -> list[tuple[Sample, _Read]]:
+    read: list[Stored], names: dict[str, str], seed: int, to: DatasetWriter
+) -> list[tuple[Sample, Stored]]:
     """Gives every sample its split; records that must stay out of one go to the ledger."""
     usable = []
     for one in read:
-        if one.split is not None and _ours(one.split, names) is None:
+        if one.split is not None and our_split(one.split, names) is None:
             to.reject(one.sample.id, "unknown split", f"{one.split!r} is not in the domain card's splits")
         else:
             usable.append(one)
-    members = [Member(one.sample.group, _ours(one.split, names), tuple(one.sample.images)) for one in usable]
+    members = [
+        Member(one.sample.group, our_split(one.split, names), tuple(one.sample.images)) for one in usable
+    ]
     splits, made = assign_splits(members, seed)
     to.note("splits_made_here", made)
     in_splits: dict[str, set[str]] = defaultdict(set)
@@ -222,7 +224,7 @@ def _with_splits(
     return ready
 
 
-def _write(samples: list[tuple[Sample, _Read]], to: DatasetWriter) -> list[Sample]:
+def _write(samples: list[tuple[Sample, Stored]], to: DatasetWriter) -> list[Sample]:
     """Writes the samples; records that say nothing new about a picture of their split are merged."""
     seen: dict[tuple[str, ...], str] = {}
     written = []
@@ -272,7 +274,7 @@ def _tell_near_duplicates(
     to.note("near_duplicate_examples", examples)
 
 
-def _ours(split: str | None, names: dict[str, str]) -> str | None:
+def our_split(split: str | None, names: dict[str, str]) -> str | None:
     if split is None:
         return None
     return names.get(split) or SPLIT_NAMES.get(split.strip().lower())

@@ -27,7 +27,9 @@ class Images:
 
     def __init__(self, run: Run):
         folders = [
-            folder for step in [*run.of("teach"), *run.of("ingest")] for folder in dataset_folders(step)
+            folder
+            for step in [*run.of("teach"), *run.of("ingest"), *run.of("benchmark")]
+            for folder in dataset_folders(step)
         ]
         self.datasets: list[Dataset] = []
         for folder in folders:
