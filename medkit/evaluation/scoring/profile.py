@@ -22,6 +22,7 @@ class Item:
         category: Subtask (MME, POPE), or "".
         image: What the question is about, or "".
         truncated: Whether the reply was cut at its limit.
+        failed: Why there is no reply, else "". Such an item has no score.
     """
 
     answer: str
@@ -33,6 +34,7 @@ class Item:
     category: str = ""
     image: str = ""
     truncated: bool = False
+    failed: str = ""
 
     @property
     def gold(self) -> str:
