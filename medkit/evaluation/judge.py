@@ -352,6 +352,6 @@ def _agreement(judged: Sequence[Row], human: dict[tuple[str, str], float]) -> di
     # Of two pairs, or of marks that are all alike, a correlation says nothing or does not exist.
     if len(pairs) >= 3 and all(len(set(side)) > 1 for side in zip(*pairs, strict=True)):
         judge, person = zip(*pairs, strict=True)
-        found["spearman"] = float(stats.spearmanr(judge, person).statistic)
-        found["kendall"] = float(stats.kendalltau(judge, person).statistic)
+        found["spearman"] = float(stats.spearmanr(judge, person)[0])  # type: ignore[arg-type]
+        found["kendall"] = float(stats.kendalltau(judge, person)[0])  # type: ignore[arg-type]
     return found
