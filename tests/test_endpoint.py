@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -48,7 +49,7 @@ def card(url: str, **changes) -> EndpointCard:
         "model": MODEL,
         "concurrency": 4,
         "tries": 3,
-        "timeout_s": 0.4,
+        "timeout_s": 10.0,
         "wait_s": 0.01,
         "give_up_after": 1000,
     }
@@ -147,7 +148,8 @@ ONCE = {"HTTP 302", "HTTP 400", "refused", "another model answered"}
 def test_an_endpoint_that_always_fails_gives_no_number(data, tmp_path, kind):
     few = BENCHMARK.model_copy(update={"limit": 2, "controls": []})
     with serving(lambda *_: FAILING[kind]) as server:
-        scores = evaluate_alone(card(server.url), [few], data, tmp_path)
+        limit_s = 0.3 if kind == "timeout" else 10.0
+        scores = evaluate_alone(card(server.url, timeout_s=limit_s), [few], data, tmp_path)
     rows = rows_of(tmp_path)
     assert [(row["failed"], row["answer"], row["correct"]) for row in rows] == [(kind.strip(), "", None)] * 2
     assert {value for row in rows for value in row["scores"].values()} == {None}
@@ -294,9 +296,10 @@ def test_a_dated_name_is_the_model_that_was_asked(data, tmp_path):
 
 
 def _evaluate_in_child(url: str, data: Path, out: Path) -> None:
-    evaluate_alone(card(url, timeout_s=5.0), [BENCHMARK], data, out)
+    evaluate_alone(card(url), [BENCHMARK], data, out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_ten_kills_leave_the_answers_of_an_undisturbed_run(data, tmp_path, seed):
     """The child is killed with SIGKILL at any moment; what was answered and stored is asked no more."""
@@ -348,3 +351,26 @@ def test_a_checkpoint_folder_is_scored_the_same_way_and_checked_alone(data, tmp_
     monkeypatch.setattr(generate, "_answer", depends_on_the_batch)
     with pytest.raises(ModelError, match="8 of 8 answers are others in a batch of 32 than alone"):
         evaluate_alone(tmp_path / "model", [BENCHMARK], data, tmp_path / "other")
+
+
+def test_the_page_names_every_key_of_the_card_with_its_default():
+    page = (Path(__file__).resolve().parent.parent / "docs/endpoints.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .+ \|$", page, re.MULTILINE)
+    assert dict(rows) == {
+        name: "required" if field.is_required() else str(field.default) or '""'
+        for name, field in EndpointCard.model_fields.items()
+    }
+
+
+def test_the_commands_of_the_page_parse():
+    import shlex
+
+    from typer.main import get_command
+
+    from medkit.cli import app
+
+    page = (Path(__file__).resolve().parent.parent / "docs/endpoints.md").read_text("utf-8")
+    commands = [shlex.split(line)[2:] for line in page.splitlines() if line.startswith("$ medkit ")]
+    assert len(commands) == 4
+    for verb, *words in commands:
+        get_command(app).commands[verb].make_context(verb, words)  # type: ignore[attr-defined]
