@@ -207,3 +207,16 @@ def test_another_judge_or_rubric_needs_another_folder_and_a_rubric_must_be_whole
         written.write_text("version: 1\nsystem: s\nask: '{question} {first} {rubric}'\ntypes: {open: o}\n")
         with pytest.raises(CardError, match=r"ask lacks \{second\}"):
             judge_answers(answers, card(server.url), tmp_path / "third", rubric=written)
+
+
+def test_a_judge_that_marks_the_place_alone_is_told(answers, tmp_path):
+    with serving(lambda *_: completion("7 8")) as server:
+        found = judge_answers(answers, card(server.url), tmp_path / "out")
+    assert found["overall"]["ratio_of_means"]["value"] == 100.0
+    assert found["distrust"] == [
+        "the order decides; the same side wins in both orders in 0 % only",
+        "every question has the same marks",
+    ]
+    assert "Distrust this: every question has the same marks" in summary_lines(found)
+    with serving(fair) as server:
+        assert judge_answers(answers, card(server.url), tmp_path / "fair")["distrust"] == []

@@ -33,6 +33,7 @@ RUBRICS = Path(__file__).with_name("rubrics.yaml")
 PARTIAL, REPLIES, IDENTITY = "judge.partial.jsonl", "judge_replies.jsonl", "judging.json"
 ORDERS = ("reference_first", "answer_first")
 LOWEST, HIGHEST = 1.0, 10.0
+LEAST_SAME_SIDE, MOST_EXCLUDED = 0.5, 0.05
 _MARK = r"([0-9]{1,2}(?:\.[0-9]+)?)"
 _MARKS = re.compile(rf"{_MARK}(?: +|, +){_MARK}")
 _PLACE = re.compile(r"\{(\w+)\}")
@@ -91,7 +92,7 @@ def judge_answers(
 
     Returns:
         The content of ``judge.json``: ``{judge, rubric, questions, unanswered, excluded, overall, kinds,
-        answer_types, order, human}``; ``overall`` and the parts as ``aggregate`` gives them.
+        answer_types, order, human, distrust}``; ``overall`` and the parts as ``aggregate`` gives them.
 
     Raises:
         DataError: The answers or the human marks can't be used.
@@ -122,6 +123,7 @@ def judge_answers(
         "order": _order_effect(judged),
         "human": _agreement(judged, marked) if human else None,
     }
+    found["distrust"] = _distrust(found, judged)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in judged)
     write_atomically(out / "judgements.jsonl", lines)
     write_atomically(out / "judge.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
@@ -198,6 +200,7 @@ def summary_lines(found: dict[str, Any]) -> list[str]:
             f"The answer's mark, shown second against first: {effect:+.2f}; the same side wins in both orders "
             f"{100 * found['order']['same_side']:.0f} %"
         )
+    lines += [f"Distrust this: {reason}" for reason in found["distrust"]]
     human = found["human"]
     if human and human["spearman"] is not None:
         lines.append(f"With human marks of {human['count']} answers: Spearman {human['spearman']:.2f}")
@@ -306,6 +309,21 @@ def _order_effect(judged: Sequence[Row]) -> dict[str, Any]:
         "answer_second_minus_first": sum(moved) / len(pairs),
         "same_side": sum(same) / len(pairs),
     }
+
+
+def _distrust(found: dict[str, Any], judged: Sequence[Row]) -> list[str]:
+    """Gives what makes marks that parse worthless all the same."""
+    reasons = []
+    order, excluded = found["order"], found["excluded"]
+    if order["count"] and order["same_side"] < LEAST_SAME_SIDE:
+        share = 100 * order["same_side"]
+        reasons.append(f"the order decides; the same side wins in both orders in {share:.0f} % only")
+    pairs = [tuple(row["marks"].values()) for row in judged if row["marks"] is not None]
+    if len(pairs) > 1 and len(set(pairs)) == 1:
+        reasons.append("every question has the same marks")
+    if excluded > MOST_EXCLUDED * len(judged):
+        reasons.append(f"{excluded} of {len(judged)} answers are excluded")
+    return reasons
 
 
 def _side(marks: dict[str, float]) -> int:
