@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_evaluation import compare_models, evaluate, judge, leaks, score
 from .errors import MedkitError
 
 app = typer.Typer(
@@ -35,6 +36,12 @@ data_app = typer.Typer(
     no_args_is_help=True, help="Look at data before it is used: what would identify someone."
 )
 app.add_typer(data_app, name="data")
+
+app.command()(evaluate)
+app.command()(judge)
+app.command()(score)
+app.command("compare")(compare_models)
+app.command()(leaks)
 
 DEFAULT_RECIPE = "phantom"
 
@@ -205,101 +212,6 @@ def export_model(
 
     for line in summary_lines(export(source, out, layout=to, dtype=dtype)):
         typer.echo(line)
-
-
-@app.command()
-def score(
-    answers: Annotated[
-        Path, typer.Argument(help="Stored answers (JSONL or JSON), or an evaluation's folder.")
-    ],
-    profile: Annotated[
-        str, typer.Option("--profile", help="Whose definitions; all for every one.")
-    ] = "medkit",
-    references: Annotated[
-        Path | None, typer.Option("--references", help="Gold answers, where a tool keeps them apart.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--json", help="Also write everything, definitions too.")
-    ] = None,
-) -> None:
-    """Score stored answers again, under any tool's definitions.
-
-    \b
-    medkit score runs/phantom/5-evaluate --profile all
-    medkit score answers.jsonl --references test.json --profile llava_med_v1_batch
-    """
-    import json
-
-    from rich.console import Console
-
-    from .evaluation.scoring.rescore import score_file
-    from .store import write_atomically
-    from .tables import score_table
-
-    found = score_file(answers, profile, references)
-    Console().print(score_table(found))
-    if out is not None:
-        write_atomically(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-        typer.echo(f"wrote {out}")
-
-
-@app.command("compare")
-def compare_models(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders, evaluation folders, answer files.")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("compare.html"),
-    against: Annotated[
-        str, typer.Option(help="Compare with: best, first, or a model's name on the page.")
-    ] = "best",
-    as_json: Annotated[Path | None, typer.Option("--json", help="Also write everything.")] = None,
-    as_csv: Annotated[Path | None, typer.Option("--csv", help="Also write the tables.")] = None,
-    as_latex: Annotated[Path | None, typer.Option("--latex", help="Also write a LaTeX table.")] = None,
-) -> None:
-    """Compare models on the same questions: who is better, by how much, how sure, what to distrust.
-
-    \b
-    medkit compare runs/phantom runs/phantom-2 --out compare.html
-    medkit compare runs/phantom/8-evaluate-base other-tool.jsonl --csv compare.csv
-    """
-    import json
-
-    from .evaluation.leaderboard import leaderboard
-    from .evaluation.sources import read_sources
-    from .report.leaderboard import summary_lines, write_leaderboard
-    from .report.leaderboard_tables import leaderboard_csv, leaderboard_latex
-    from .store import write_atomically
-
-    found = leaderboard(read_sources(paths), against)
-    for line in summary_lines(found):
-        typer.echo(line)
-    for path, text in (
-        (as_json, json.dumps(found, indent=1, ensure_ascii=False) + "\n"),
-        (as_csv, leaderboard_csv(found)),
-        (as_latex, leaderboard_latex(found)),
-    ):
-        if path is not None:
-            write_atomically(path, text)
-            typer.echo(f"wrote {path}")
-    typer.echo(f"Comparison: {write_leaderboard(found, out)}")
-
-
-@app.command()
-def leaks(
-    train: Annotated[str, typer.Argument(help="Dataset folder of what a model was trained on.")],
-    test: Annotated[str, typer.Argument(help="Dataset folder of what it is asked.")],
-    out: Annotated[Path | None, typer.Option("--json", help="Also write everything as JSON.")] = None,
-) -> None:
-    """Count the images and questions of a test set that a training set has too.
-
-    \b
-    medkit data benchmark vqa-rad --data ~/vqa_rad --part train --out rad-train
-    medkit data benchmark vqa-rad --data ~/vqa_rad --out rad-test
-    medkit leaks rad-train rad-test
-    """
-    from .evaluation.leak_audit import write_audit
-
-    typer.echo(write_audit(train, test, out))
 
 
 @new_app.command("recipe")

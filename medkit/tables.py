@@ -125,6 +125,8 @@ def score_table(found: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = []
     for benchmark, entry in found["benchmarks"].items():
         title = f"{benchmark}: {entry['questions']} questions, {entry['groups']} groups"
+        if entry["failed"]:
+            title += f", {entry['failed']} without a reply, which no score counts"
         table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
         table.add_column("score", overflow="fold")
         for name in ("value", "95 % interval", "count", "empty", "unparsed", "cut", "chance"):

@@ -21,7 +21,7 @@ FLOORS = (
     ("readers", "scaffold", "listing", "plan"),
     ("teacher", "models", "state"),
     ("training", "evaluation", "report", "tables", "provenance", "check"),
-    ("run",),
+    ("run", "cli_evaluation"),
     ("cli",),
     ("__main__",),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -10,10 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medkit.errors import DataError
+from medkit.errors import DataError, ModelError
 from medkit.evaluation.controls import blank_image
 from medkit.evaluation.pope import pope_questions
 from medkit.evaluation.questions import Question, limited, read_questions, with_controls
+from medkit.evaluation.replies import Key
 from medkit.evaluation.scoring.rescore import score_rows
 from medkit.evaluation.summarise import answer_row, summarise
 from medkit.store import Dataset, open_dataset, write_atomically
@@ -31,9 +33,10 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
 
     Args:
         settings: ``name`` of the model in reports, ``benchmarks`` (resolved cards), and optionally ``seed``,
-            ``batch_size`` and ``hardware`` (device, precision).
-        inputs: ``model`` (a model folder, or a training step's folder), ``data`` (dataset folder with
-            questions), and ``data:BENCHMARK`` for a benchmark with data of its own.
+            ``batch_size``, ``hardware`` (device, precision), ``batch_check`` (so many questions are asked alone
+            too, and must have the same answer) and ``endpoint`` (an ``EndpointCard`` that is asked).
+        inputs: ``model`` (a model folder, or a training step's folder; not with an endpoint), ``data``
+            (dataset folder with questions), and ``data:BENCHMARK`` for a benchmark with data of its own.
         out: The step's folder.
 
     Returns:
@@ -41,7 +44,7 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
 
     Raises:
         DataError: A benchmark has no questions.
-        ModelError: The model can't be loaded.
+        ModelError: The model can't be loaded, the endpoint can't be asked, or answers depend on the batch.
     """
     start = time.perf_counter()
     name, seed = settings.get("name", "model"), settings.get("seed", 0)
@@ -50,7 +53,12 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
     datasets: dict[str, Dataset] = {}
     for card in cards:
         asked[card["name"]], datasets[card["name"]] = _questions(card, inputs, seed)
-    replies, decoding = _answer_all(settings, cards, asked, datasets, _model_folder(inputs["model"]), out)
+    if settings.get("endpoint") is not None:
+        from medkit.evaluation.remote import ask_questions
+
+        replies, decoding = ask_questions(settings["endpoint"], cards, asked, datasets, out / PARTIAL)
+    else:
+        replies, decoding = _answer_all(settings, cards, asked, datasets, _model_folder(inputs["model"]), out)
     scores: dict[str, Any] = {"model": name, "decoding": decoding, "benchmarks": {}}
     lines: list[str] = []
     for card in cards:
@@ -68,6 +76,8 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
         scores["benchmarks"][card["name"]]["profiles"] = score_rows(rows, profile, seed)
     write_atomically(out / "answers.jsonl", "".join(line + "\n" for line in lines))
     write_atomically(out / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False))
+    if settings.get("endpoint") is not None:
+        (out / PARTIAL).replace(out / REPLIES)  # raw replies of what can't be asked again for nothing
     (out / PARTIAL).unlink(missing_ok=True)
     return {
         "model": name,
@@ -79,6 +89,8 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
 
 # Not "answers.jsonl.partial": that is the name under which write_atomically prepares the finished file.
 PARTIAL = "replies.partial.jsonl"
+REPLIES = "replies.jsonl"
+ALONE = "alone.partial.jsonl"
 
 
 def _questions(card: dict[str, Any], inputs: dict[str, Path], seed: int) -> tuple[list[Question], Dataset]:
@@ -112,7 +124,7 @@ def _answer_all(
     datasets: dict[str, Dataset],
     model_folder: Path,
     out: Path,
-) -> tuple[dict[tuple[str, str, str], dict[str, Any]], dict[str, Any]]:
+) -> tuple[dict[Key, dict[str, Any]], dict[str, Any]]:
     import torch
 
     from medkit.evaluation.generate import answer_questions
@@ -127,24 +139,36 @@ def _answer_all(
     loaded = load_model(model_folder, device.type, torch.bfloat16 if precision == "bf16" else torch.float32)
     small = sum(weight.numel() for weight in loaded.model.parameters()) < SMALL_MODEL
     batch_size = settings.get("batch_size") or (SMALL_BATCH if small else LARGE_BATCH)
-    replies: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for card in cards:
-        answered = answer_questions(
-            loaded.model,
-            loaded.processor,
-            _as_asked(asked[card["name"]], loaded.contract.answer_formats),
-            _images_of(datasets[card["name"]], loaded.contract),
-            prompt_of=lambda messages: render_prompt(loaded.processor, messages),
-            partial=out / PARTIAL,
-            batch_size=batch_size,
-            max_new_tokens=card.get("max_new_tokens", 16),
-        )
-        replies |= {key: _stopped(reply, loaded.contract.stop) for key, reply in answered.items()}
+    replies: dict[Key, dict[str, Any]] = {}
     decoding = {"method": "greedy", "precision": precision, "device": device.type, "batch_size": batch_size}
+    for card in cards:
+
+        def answers(
+            questions: Sequence[Question], partial: Path, batch_size: int, card: dict[str, Any] = card
+        ) -> dict[Key, dict[str, Any]]:
+            answered = answer_questions(
+                loaded.model,
+                loaded.processor,
+                _as_asked(questions, loaded.contract.answer_formats),
+                _images_of(datasets[card["name"]], loaded.contract),
+                prompt_of=lambda messages: render_prompt(loaded.processor, messages),
+                partial=partial,
+                batch_size=batch_size,
+                max_new_tokens=card.get("max_new_tokens", 16),
+            )
+            return {key: _stopped(reply, loaded.contract.stop) for key, reply in answered.items()}
+
+        replies |= answers(asked[card["name"]], out / PARTIAL, batch_size)
+        sample = _sample(asked[card["name"]], settings.get("batch_check", 0))
+        if sample:
+            alone = answers(sample, out / ALONE, 1)
+            (out / ALONE).unlink()
+            other = [key for key in alone if alone[key]["answer"] != replies[key]["answer"]]
+            decoding["batch_check"] = _checked(decoding, len(sample), other)
     return replies, decoding
 
 
-def _as_asked(questions: list[Question], formats: dict[str, str]) -> list[Question]:
+def _as_asked(questions: Sequence[Question], formats: dict[str, str]) -> list[Question]:
     """Gives the questions with the response-format prompts of the checkpoint's contract."""
     from medkit.models.conversations import as_asked
 
@@ -152,6 +176,25 @@ def _as_asked(questions: list[Question], formats: dict[str, str]) -> list[Questi
         replace(question, messages=as_asked(question.messages, bool(question.choices), formats))
         for question in questions
     ]
+
+
+def _sample(questions: Sequence[Question], count: int) -> list[Question]:
+    """Picks questions by the hash of their keys, the same ones in every run."""
+    return sorted(questions, key=lambda one: hashlib.sha256(repr(one.key).encode()).digest())[:count]
+
+
+def _checked(decoding: dict[str, Any], asked: int, other: Sequence[Key]) -> dict[str, int]:
+    """Adds up how many answers a batch changed. In float32 none may; bfloat16 rounds a tie either way."""
+    if other and decoding["precision"] == "fp32":
+        raise ModelError(
+            f"{len(other)} of {asked} answers are others in a batch of {decoding['batch_size']} than alone, for "
+            f"example that of {' '.join(other[0])}; report it, and evaluate with batch_size 1"
+        )
+    before = decoding.get("batch_check", {"asked_alone": 0, "same": 0})
+    return {
+        "asked_alone": before["asked_alone"] + asked,
+        "same": before["same"] + asked - len(other),
+    }
 
 
 def _stopped(reply: dict[str, Any], stop: Sequence[str]) -> dict[str, Any]:

@@ -8,10 +8,8 @@ questions, so what is asked after a kill is asked in the company it would have h
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,9 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from medkit.evaluation.questions import Question
+from medkit.evaluation.replies import Key, append_replies, read_replies
 from medkit.models.greedy import greedy_config
 from medkit.progress import bar
-
-Key = tuple[str, str, str]
 
 
 def answer_questions(
@@ -57,7 +54,7 @@ def answer_questions(
     batches = _batches(
         questions, prompts, processor.tokenizer, batch_size, by_picture=_shares_prefixes(model)
     )
-    replies = {key: reply for key, reply in _read_replies(partial) if prompts.get(key) == reply["prompt"]}
+    replies = {key: reply for key, reply in read_replies(partial) if prompts.get(key) == reply["prompt"]}
     config = greedy_config(model, processor.tokenizer, max_new_tokens)
     model.eval()
     title = questions[0].benchmark if questions else "questions"
@@ -75,7 +72,7 @@ def answer_questions(
                 _reply(question, text, answer, truncated, latency)
                 for question, text, (answer, truncated) in zip(asked, texts, answers, strict=True)
             ]
-            _append(file, rows)
+            append_replies(file, rows)
             replies.update(zip((question.key for question in asked), rows, strict=True))
             speed = (len(replies) - before) / (time.perf_counter() - begun)
             progress.advance(len(asked), f"{speed:.3g} answers/s")
@@ -106,31 +103,6 @@ def _batches(
             batches.append([])
         batches[-1].append(question)
     return batches
-
-
-def _read_replies(path: Path) -> Iterator[tuple[Key, dict[str, Any]]]:
-    """Gives the whole replies of a partial file and cuts off what follows the last whole line."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        whole = 0
-        for line in file:
-            try:
-                reply = json.loads(line)
-                key = reply["benchmark"], reply["control"], reply["id"]
-            except (ValueError, TypeError, KeyError):
-                break
-            if not line.endswith(b"\n"):
-                break
-            whole += len(line)
-            yield key, reply
-        file.truncate(whole)
-
-
-def _append(file: Any, rows: list[dict[str, Any]]) -> None:
-    file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    file.flush()
-    os.fsync(file.fileno())
 
 
 @torch.inference_mode()

@@ -21,7 +21,8 @@ def answer_row(question: Question, shown: Sequence[str], reply: Row, scorer: str
     Args:
         question: What was asked.
         shown: References of the images of the question itself, whatever a control showed instead.
-        reply: ``{prompt, answer, truncated, latency_s}``.
+        reply: ``{prompt, answer, truncated, latency_s}``, and ``failed`` where there was no reply: then
+            nothing is scored.
         scorer: The benchmark's headline scorer; questions it does not apply to are scored by ``answer``.
     """
     scores = scorers.score(reply["answer"], question.references, question.choices, question.answer_type)
@@ -44,6 +45,8 @@ def answer_row(question: Question, shown: Sequence[str], reply: Row, scorer: str
         "latency_s": reply["latency_s"],
         "truncated": reply["truncated"],
     }
+    if "failed" in reply:
+        row |= {"correct": None, "scores": dict.fromkeys(scorers.SCORERS), "failed": reply["failed"]}
     if question.control == "shuffled":
         row["shown"] = question.images[0]
     return row
@@ -56,6 +59,9 @@ def summarise(rows: Sequence[Row], scorer: str, seed: int = 0) -> dict[str, Any]
     kind of question). ``survives`` is the share of what was right with the true image that is still right
     under the control. Intervals are clustered by group.
 
+    Questions without a reply are counted as ``failed`` and enter no other number; ``bounds`` are the accuracies
+    had all of them been wrong, and right. With no reply at all there is no accuracy.
+
     Args:
         rows: Rows of ``answers.jsonl`` of one benchmark; at least one has control ``none``.
         scorer: Name of the headline scorer.
@@ -64,21 +70,28 @@ def summarise(rows: Sequence[Row], scorer: str, seed: int = 0) -> dict[str, Any]
     by_control: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_control[row["control"]].append(row)
-    asked = by_control.pop("none")
+    all_asked = by_control.pop("none")
+    asked = [row for row in all_asked if "failed" not in row]
+    failed = len(all_asked) - len(asked)
+    if not asked:
+        return {"count": 0, "failed": failed, "accuracy": None, "controls": {}, "scorer": scorer}
+    controls = {name: _control(asked, under, seed) for name, under in sorted(by_control.items())}
     slices = {name: _slices(asked, name, seed) for name in ("kind", "answer_type")}
     kinds = slices["kind"].values()
     return {
         "count": len(asked),
         "images": len({row["image"] for row in asked if row["image"]}),
         "groups": len({row["group"] for row in asked}),
-        "questions_sha256": _identity(asked),
+        "questions_sha256": _identity(all_asked),
         "scorer": scorer,
         "definition": scorers.DEFINITIONS[scorer],
         "interval": "95 %, bootstrap over groups; Wilson's where all scores are equal",
         "accuracy": _accuracy(asked, seed),
         "by_scorer": _by_scorer(asked, seed),
         "slices": slices,
-        "controls": {name: _control(asked, under, seed) for name, under in sorted(by_control.items())},
+        "controls": {name: found for name, found in controls.items() if found is not None},
+        "failed": failed,
+        **({"bounds": _bounds(asked, failed)} if failed else {}),
         "empty": sum(not row["answer"].strip() for row in asked),
         "truncated": sum(row["truncated"] for row in asked),
         "unparsed": sum(_unparsed(row) for row in asked),
@@ -120,12 +133,21 @@ def _majority(rows: Sequence[Row]) -> float:
     return gold.most_common(1)[0][1] / len(rows)
 
 
-def _control(asked: Sequence[Row], under: Sequence[Row], seed: int) -> dict[str, float]:
+def _bounds(asked: Sequence[Row], failed: int) -> dict[str, float]:
+    right, count = sum(row["correct"] for row in asked), len(asked) + failed
+    return {"low": round(right / count, 6), "high": round((right + failed) / count, 6)}
+
+
+def _control(asked: Sequence[Row], rows: Sequence[Row], seed: int) -> dict[str, float] | None:
     right = {row["id"]: row["correct"] for row in asked}
+    under = [row for row in rows if "failed" not in row and row["id"] in right]
+    if not under:
+        return None
     total = sum(right[row["id"]] for row in under)
     kept = sum(min(right[row["id"]], row["correct"]) for row in under)
     return {
         "count": len(under),
+        **({"failed": len(rows) - len(under)} if len(rows) > len(under) else {}),
         **_accuracy(under, seed),
         "survives": round(kept / total, 6) if total else 0.0,
     }

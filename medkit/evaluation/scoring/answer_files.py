@@ -61,9 +61,9 @@ def read_items(path: Path, references: Path | None = None) -> dict[str, list[Ite
         DataError: A column is missing, ids are not the same in both files, or there is no answer.
     """
     path = path / "answers.jsonl" if path.is_dir() else path
-    rows = _rows(path)
+    rows = read_rows(path)
     if references is not None:
-        rows = _joined(rows, [_flat(row) for row in _rows(references)], (path, references))
+        rows = _joined(rows, [_flat(row) for row in read_rows(references)], (path, references))
     return items_of(rows, str(path), path.stem)
 
 
@@ -95,7 +95,12 @@ def items_of(rows: Sequence[Row], where: str, benchmark: str = "answers") -> dic
     return found
 
 
-def _rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[Row]:
+    """Gives the mappings of a JSON Lines file, or of a JSON file with a list.
+
+    Raises:
+        DataError: The file can't be read.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -179,6 +184,7 @@ def _item(row: Row, reply: str, gold_names: Sequence[str], where: str) -> Item:
         image=str(_first(row, IMAGES) or ""),
         truncated=bool(row.get("truncated", False)),
         id=_id(row),
+        failed=str(row.get("failed") or ""),
     )
 
 

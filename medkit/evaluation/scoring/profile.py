@@ -23,6 +23,7 @@ class Item:
         image: What the question is about, or "".
         truncated: Whether the reply was cut at its limit.
         id: The question's, or "" where a file has none.
+        failed: Why there is no reply, else "". Such an item has no score.
     """
 
     answer: str
@@ -35,6 +36,7 @@ class Item:
     image: str = ""
     truncated: bool = False
     id: str = ""
+    failed: str = ""
 
     @property
     def gold(self) -> str:

@@ -32,7 +32,7 @@ def score_file(
         seed: Seed of the bootstrap.
 
     Returns:
-        ``{answers, benchmarks: {name: {questions, images, empty, truncated, profiles: {name: ...}}}}``, each
+        ``{answers, benchmarks: {name: {questions, groups, failed, empty, truncated, profiles: {name: ...}}}}``, each
         profile as ``score_items`` gives it.
 
     Raises:
@@ -44,7 +44,8 @@ def score_file(
         benchmarks[name] = {
             "questions": len(items),
             "groups": len({item.group for item in items}),
-            "empty": sum(not item.answer.strip() for item in items),
+            "failed": sum(bool(item.failed) for item in items),
+            "empty": sum(not (item.answer.strip() or item.failed) for item in items),
             "truncated": sum(item.truncated for item in items),
             "profiles": {one.name: score_items(items, one, seed) for one in profiles},
         }
@@ -58,7 +59,7 @@ def score_rows(rows: Sequence[dict[str, Any]], profile: str, seed: int = 0) -> d
 
 
 def score_items(items: Sequence[Item], profile: Profile, seed: int = 0) -> dict[str, Any]:
-    """Gives every score of a profile that applies to any item.
+    """Gives every score of a profile that applies to any item; items without a reply (``failed``) have none.
 
     Returns:
         ``{version, title, scores: {name: {value, low, high, count, definition, empty, truncated, unparsed,
@@ -66,6 +67,7 @@ def score_items(items: Sequence[Item], profile: Profile, seed: int = 0) -> dict[
         the items that the score applies to, and such an item counts with the value that the definition
         gives, never with one that is made up.
     """
+    items = [item for item in items if not item.failed]
     scores = {}
     for score in profile.scores:
         found = _score(items, score, seed)

@@ -1,7 +1,7 @@
 """Intervals, paired tests, power and calibration: pure functions over scores, seeded and vectorised."""
 
 from .calibration import answer_confidence, calibration, selective_accuracy
-from .intervals import Interval, bootstrap_interval, score_interval, wilson_interval
+from .intervals import Interval, bootstrap_interval, ratio_interval, score_interval, wilson_interval
 from .paired import Repeats, holm, mcnemar_exact, paired_bootstrap, paired_permutation, repeats
 from .power import design_effect, detectable, power_of, questions_needed
 
@@ -19,6 +19,7 @@ __all__ = [
     "paired_permutation",
     "power_of",
     "questions_needed",
+    "ratio_interval",
     "repeats",
     "score_interval",
     "selective_accuracy",

@@ -126,6 +126,32 @@ def bootstrap_interval(
     return Interval(value, float(low), float(high))
 
 
+def ratio_interval(
+    tops: Sequence[float] | np.ndarray,
+    bottoms: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable],
+    seed: int = 0,
+) -> Interval | None:
+    """Gives a ratio of means with its percentile bootstrap interval, whole groups resampled; None for one group.
+
+    Args:
+        tops: float, [N].
+        bottoms: float, [N], above 0.
+        groups: [N] cluster of each pair.
+        seed: Seed of the resampling.
+    """
+    totals, _ = by_group(tops, groups)
+    sizes, _ = by_group(bottoms, groups)
+    count = len(totals)
+    if count < 2:
+        return None
+    ratios = _resampled_means(totals, sizes, RESAMPLES, seed)
+    widened = np.sqrt(count / (count - 1)) * stats.t.ppf((1 - CONFIDENCE) / 2, count - 1)
+    tail = stats.norm.cdf(widened)
+    low, high = np.quantile(ratios, [tail, 1 - tail])
+    return Interval(float(totals.sum() / sizes.sum()), float(low), float(high))
+
+
 def by_group(
     values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | None
 ) -> tuple[np.ndarray, np.ndarray]:

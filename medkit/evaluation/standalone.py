@@ -1,0 +1,144 @@
+"""An evaluation outside of a run: a checkpoint folder or an endpoint on the questions of a dataset folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from medkit.cards.faults import did_you_mean
+from medkit.cards.load import load_card
+from medkit.cards.models import Benchmark
+from medkit.cards.shelf import open_shelf
+from medkit.cards.strict_yaml import parse_value
+from medkit.errors import CardError, MedkitError
+from medkit.evaluation.endpoint_card import MANNERS, EndpointCard
+from medkit.evaluation.evaluate import PARTIAL, REPLIES, evaluate
+from medkit.evaluation.replies import claim, forget_failed
+from medkit.state import digest
+
+IDENTITY = "evaluation.json"
+BATCH_CHECK = 8
+
+
+def evaluate_alone(
+    model: Path | EndpointCard,
+    benchmarks: Sequence[Benchmark],
+    data: Path,
+    out: Path,
+    *,
+    retry_failed: bool = False,
+) -> dict[str, Any]:
+    """Scores a model on benchmarks and writes ``answers.jsonl`` and ``scores.json`` as a run does.
+
+    Called again on the folder of a killed evaluation it asks only what has no answer yet, on a finished one
+    nothing.
+
+    Args:
+        model: A model folder, or an endpoint.
+        benchmarks: Their cards.
+        data: Dataset folder with the questions.
+        out: Folder of this evaluation and no other.
+        retry_failed: Ask questions again that ended without a reply.
+
+    Returns:
+        The content of ``scores.json``.
+
+    Raises:
+        MedkitError: ``out`` holds another evaluation, or what ``evaluate`` raises.
+    """
+    remote = isinstance(model, EndpointCard)
+    identity: dict[str, Any] = {
+        "model": model.model_dump(exclude=set(MANNERS)) if remote else digest(str(model)),
+        "benchmarks": [card.model_dump() for card in benchmarks],
+        "data": digest(str(data)),
+    }
+    if identity["model"] == "absent":
+        raise MedkitError(f"{model}: no model folder is there")
+    claim(out, identity, IDENTITY)
+    if retry_failed and remote:
+        forget_failed(out, PARTIAL, REPLIES)
+        (out / "scores.json").unlink(missing_ok=True)
+    if not (out / "scores.json").exists():
+        settings = {
+            "name": model.model if isinstance(model, EndpointCard) else model.resolve().name,
+            "benchmarks": identity["benchmarks"],
+            "batch_check": BATCH_CHECK,
+            "endpoint": model if remote else None,
+        }
+        inputs = {"data": data}
+        evaluate(settings, inputs if isinstance(model, EndpointCard) else inputs | {"model": model}, out)
+    return json.loads((out / "scores.json").read_text(encoding="utf-8"))
+
+
+def find_benchmarks(names: Sequence[str], settings: Sequence[str] = ()) -> list[Benchmark]:
+    """Gives benchmark cards of the shelf, changed by ``KEY=VALUE`` texts.
+
+    Raises:
+        CardError: A card is missing or faulty.
+        MedkitError: A setting is no key of a benchmark, or its value is not allowed.
+    """
+    shelf = open_shelf()
+    found: list[Benchmark] = []
+    for name in dict.fromkeys(names):
+        path = shelf.find("benchmark", name)
+        if path is None:
+            hint = did_you_mean(name, shelf.names("benchmark"))
+            raise MedkitError(f"{name}: there is no such benchmark{'; ' + hint if hint else ''}")
+        card, problems = load_card("benchmark", path)
+        if problems:
+            raise CardError(problems)
+        found.append(_changed(card, settings))
+    return found
+
+
+def summary_lines(scores: dict[str, Any]) -> list[str]:
+    """Writes scores for the command line, a line or two for each benchmark."""
+    lines = []
+    for name, entry in scores["benchmarks"].items():
+        failed = f"{entry['failed']} questions have no reply and enter no number"
+        if entry["accuracy"] is None:
+            lines.append(f"{name}: no accuracy: none of {entry['failed']} questions has a reply")
+            continue
+        score = entry["accuracy"]
+        line = f"{name}: {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}), {entry['count']} questions"
+        for control, value in entry["controls"].items():
+            line += f"; {control} {value['value']:.3f}"
+        lines.append(line)
+        if entry["failed"]:
+            bounds = entry["bounds"]
+            lines.append(
+                f"  {failed}: with them all wrong it were {bounds['low']:.3f}, right {bounds['high']:.3f}"
+            )
+    reasons = scores["decoding"].get("failed", {})
+    if reasons:
+        told = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+        lines.append(f"Without a reply, controls included: {told}; --retry-failed asks them again")
+    check = scores["decoding"].get("batch_check")
+    if check:
+        lines.append(
+            f"Asked alone, {check['same']} of {check['asked_alone']} answers are the same as in a batch"
+        )
+    return lines
+
+
+def _changed(card: Benchmark, settings: Sequence[str]) -> Benchmark:
+    values = card.model_dump()
+    for text in settings:
+        key, equals, raw = text.partition("=")
+        if not equals or key not in values or key == "name":
+            raise MedkitError(
+                f"--set {text}: must be KEY=VALUE with a key of a benchmark, for example --set limit=100"
+            )
+        value, fault = parse_value(raw.strip())
+        if fault:
+            raise MedkitError(f"--set {text}: {fault}")
+        values[key] = value
+    try:
+        return Benchmark.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise MedkitError(f"--set {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
