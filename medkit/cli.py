@@ -37,11 +37,6 @@ data_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 
-app.command()(evaluate)
-app.command()(judge)
-app.command()(score)
-app.command("compare")(compare_models)
-app.command()(leaks)
 
 DEFAULT_RECIPE = "phantom"
 
@@ -212,6 +207,14 @@ def export_model(
 
     for line in summary_lines(export(source, out, layout=to, dtype=dtype)):
         typer.echo(line)
+
+
+# after run, report and export in the list of commands
+app.command()(evaluate)
+app.command()(judge)
+app.command()(score)
+app.command("compare")(compare_models)
+app.command()(leaks)
 
 
 @new_app.command("recipe")
