@@ -282,7 +282,11 @@ def test_a_series_takes_its_report_without_the_patient(tmp_path: Path) -> None:
     )
 
 
-def test_the_shipped_series_become_reports_and_questions(tmp_path: Path) -> None:
+def test_the_shipped_series_become_reports_and_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # without a key the ids are random, and with them which questions are asked of which patient
+    monkeypatch.setenv("MEDKIT_PATIENT_KEY", "a key that the test always uses")
     folder = ROOT / "domains" / "ct-reports"
     card = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
     made = ingest({"domain": card, "data": str(folder / "fixture")}, {}, tmp_path / "read")
