@@ -156,6 +156,22 @@ def test_only_shared_questions_with_the_same_gold_count(tmp_path):
     assert {"held-out: different questions", "held-out: different gold answers"} <= set(titles(found))
 
 
+def test_questions_without_a_reply_are_left_out_for_every_model_and_told(tmp_path):
+    rows = answer_rows(range(100))
+    for row in rows[:8]:
+        row |= {"answer": "", "correct": None, "failed": "timeout"}
+    far = evaluation(tmp_path / "far", "far", rows)
+    scores = json.loads((far / "scores.json").read_text())
+    scores["benchmarks"]["held-out"]["failed"] = 8
+    (far / "scores.json").write_text(json.dumps(scores))
+    near = evaluation(tmp_path / "near", "near", answer_rows(range(60)))
+    found = board(far, near)
+    assert found["benchmarks"]["held-out"]["questions"] == 112
+    assert rows_of(found)["far"]["accuracy"]["value"] == pytest.approx(92 / 112, abs=1e-6)
+    assert "held-out: questions without a reply" in titles(found)
+    assert next(csv.DictReader(io.StringIO(leaderboard_csv(found))))["failed"] == "8"
+
+
 def test_nothing_shared_is_no_comparison(tmp_path):
     other = [row | {"id": "x" + row["id"]} for row in answer_rows(range(50))]
     found = board(

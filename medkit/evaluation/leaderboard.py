@@ -147,7 +147,7 @@ def _row(member: Source, name: str, scores: np.ndarray, groups: list[str], seed:
             control: {key: found.get(key) for key in ("value", "low", "high", "survives")}
             for control, found in stored.get("controls", {}).items()
         },
-        **{key: stored.get(key) for key in ("empty", "truncated", "unparsed")},
+        **{key: stored.get(key) for key in ("failed", "empty", "truncated", "unparsed")},
     }
 
 

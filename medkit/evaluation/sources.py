@@ -136,6 +136,8 @@ def _evaluation(folder: Path) -> Source:
     with (folder / "answers.jsonl").open(encoding="utf-8") as lines:
         source.stored = [row for line in lines if (row := json.loads(line))["control"] == "none"]
     for row in source.stored:
+        if row.get("failed"):  # no reply came: there is nothing to compare, and the count is in the scores
+            continue
         answer = Answer(
             float(row["correct"]), row["answer"], row["group"], tuple(row["references"]),
             row["question"], row["prompt"], row["image"],
@@ -183,7 +185,8 @@ def _score_again(source: Source) -> None:
             references = before.references if before else texts
             _put(source, name, item.id, Answer(mark.value, item.answer, group, references, *about))
         source.scores[name] = source.scores.get(name) or {
-            "empty": sum(not item.answer.strip() for item in items),
+            "failed": sum(bool(item.failed) for item in items),
+            "empty": sum(not (item.answer.strip() or item.failed) for item in items),
             "truncated": sum(item.truncated for item in items),
         }
         source.scores[name] |= {"scorer": f"{PROFILE}/{SCORE}", "definition": score.definition}

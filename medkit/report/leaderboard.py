@@ -206,7 +206,7 @@ def _leaks(leaks: Found) -> str:
 
 
 def _faults(row: Found) -> str:
-    counts = {name: wording.number(row.get(name)) for name in ("empty", "truncated", "unparsed")}
+    counts = {name: wording.number(row.get(name)) for name in ("failed", "empty", "truncated", "unparsed")}
     return ", ".join(f"{wording.count(amount)} {name}" for name, amount in counts.items() if amount)
 
 

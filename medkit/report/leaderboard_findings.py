@@ -136,6 +136,21 @@ def _controls(name: str, entry: Found, bases: set[str]) -> list[Finding]:
 
 
 def _answers(name: str, entry: Found) -> list[Finding]:
+    return _no_reply(name, entry) + _faulty(name, entry)
+
+
+def _no_reply(name: str, entry: Found) -> list[Finding]:
+    failed = [f"{row['model']} {row['failed']:,}" for row in entry["rows"] if row["failed"]]
+    if not failed:
+        return []
+    detail = (
+        f"{'; '.join(failed)}. They are left out for every model; which ones fail need not be chance, so the "
+        "bounds in scores.json say how far the number could move."
+    )
+    return [Finding("warn", f"{name}: questions without a reply", detail)]
+
+
+def _faulty(name: str, entry: Found) -> list[Finding]:
     faulty, many = [], False
     for row in entry["rows"]:
         counts = {key: row[key] for key in ("empty", "truncated", "unparsed") if row[key]}

@@ -28,7 +28,7 @@ def leaderboard_csv(found: Found) -> str:
         [
             "benchmark", "model", "questions", "groups", "accuracy", "accuracy_low", "accuracy_high", "against",
             "difference", "difference_low", "difference_high", "wins", "losses", "test", "p", "p_adjusted",
-            "verdict", "empty", "truncated", "unparsed",
+            "verdict", "failed", "empty", "truncated", "unparsed",
             *(f"{name}_{what}" for name in controls for what in ("accuracy", "survives")),
         ]
     )  # fmt: skip
@@ -38,7 +38,8 @@ def leaderboard_csv(found: Found) -> str:
                 [
                     name, row["model"], entry["questions"], entry["groups"], *_three(row["accuracy"]),
                     entry["reference"], *_three(row["difference"]), row["wins"], row["losses"], row.get("test"),
-                    row["p"], row["p_adjusted"], row["verdict"], row["empty"], row["truncated"], row["unparsed"],
+                    row["p"], row["p_adjusted"], row["verdict"], row["failed"], row["empty"],
+                    row["truncated"], row["unparsed"],
                     *(row["controls"].get(one, {}).get(what) for one in controls for what in ("value", "survives")),
                 ]
             )  # fmt: skip
