@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from medkit.errors import DataError
+from medkit.readers.refusal import Refusal, within_one_file
 
 REASONS = {
     "not NIfTI": "The file's name doesn't end in .nii or .nii.gz, or its header isn't one.",
@@ -30,28 +29,12 @@ REASONS = {
 }
 
 
-class Refused(DataError):
-    """A file that gives no pictures; ``detail`` holds numbers and medkit's own words, no header text."""
+class Refused(Refusal):
+    """A file that gives no pictures."""
 
-    def __init__(self, reason: str, detail: str = ""):
-        if reason not in REASONS:
-            raise KeyError(reason)
-        self.reason, self.detail = reason, detail
-        super().__init__(f"{reason}: {detail}" if detail else reason)
+    reasons = REASONS
 
 
-@contextmanager
-def one_file() -> Iterator[None]:
-    """Keeps whatever a hostile file raises within that file.
-
-    Raises:
-        Refused: In place of any error.
-    """
-    try:
-        yield
-    except Refused:
-        raise
-    except MemoryError:
-        raise Refused("too many values", "more memory than there is") from None
-    except Exception as error:
-        raise Refused("unforeseen fault", type(error).__name__) from None
+def one_file() -> AbstractContextManager[None]:
+    """Keeps whatever a hostile file raises within that file, as a ``Refused``."""
+    return within_one_file(Refused, Refused("too many values", "more memory than there is"))
