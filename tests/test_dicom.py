@@ -184,6 +184,7 @@ def read_in(root: Path, out: Path, **options: Any) -> Any:
     "options",
     [{}, {"burned_in": "keep", "profiles": "window"}, {"series": True, "patient": ["sex", "age_band"]}],
 )
+@pytest.mark.slow
 def test_every_real_file_has_a_fate_and_no_name_leaves(
     options: dict[str, Any], tmp_path: Path, keyed: None, caplog: Any, capfd: Any
 ) -> None:

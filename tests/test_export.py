@@ -103,6 +103,7 @@ def damage(folder: Path, part: str, factor: float = 1.02) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.slow
 def test_a_bundle_loads_with_plain_transformers_alone(source, tmp_path, dtype):
     told = export(source, tmp_path / "out", dtype=dtype)
     assert (told["dtype"], told["layout"], told["merged"]) == (dtype, "hf", False)

@@ -200,6 +200,7 @@ def test_a_reply_to_another_prompt_does_not_count(bench, tmp_path):
     assert bench.asked == [(rows[0]["benchmark"], rows[0]["control"], rows[0]["id"])]
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_file_to_go_on_from(bench, tmp_path):
     expected = _said(bench.answers(tmp_path / "whole"))
     script = textwrap.dedent(

@@ -179,6 +179,7 @@ def test_dropout_is_on_and_depends_on_the_seed(_folder, tmp_path):
     assert log[-1]["loss"] != plain[-1]["loss"]
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_exactly(_folder, tmp_path):
     script = textwrap.dedent(f"""
         import os, signal, sys

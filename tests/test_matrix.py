@@ -203,10 +203,12 @@ def check_cells(families: list[str], kinds: list[str], folder: Path) -> None:
 OTHERS = [family for family in BUILDERS if family != "llava"]
 
 
+@pytest.mark.slow
 def test_every_adapter_learns_is_saved_and_read_by_plain_libraries(tmp_path):
     check_cells(["llava"], list(KINDS), tmp_path)
 
 
+@pytest.mark.slow
 def test_lora_fits_every_family(tmp_path):
     check_cells(OTHERS, ["lora"], tmp_path)
 
