@@ -105,13 +105,14 @@ def paired(before: Sequence[Row], after: Sequence[Row], benchmark: str, stage: s
     groups = [row["group"] for row in one.values()]
     wins = sum(second > first for first, second in zip(left, right, strict=True))
     losses = sum(second < first for first, second in zip(left, right, strict=True))
-    binary = set(left) | set(right) <= {0.0, 1.0}
-    p_value = mcnemar_exact(wins, losses) if binary else paired_permutation(left, right, groups, seed=seed)
+    # questions about one picture are no independent ones: McNemar then errs twice as often as it says
+    plain = set(left) | set(right) <= {0.0, 1.0} and len(set(groups)) == len(groups)
+    p_value = mcnemar_exact(wins, losses) if plain else paired_permutation(left, right, groups, seed=seed)
     difference = paired_bootstrap(left, right, groups, seed=seed)
     return {
         "difference": {name: round(value, 6) for name, value in difference._asdict().items()},
         "p_value": p_value,
-        "test": "exact McNemar" if binary else "paired permutation over groups",
+        "test": "exact McNemar" if plain else "paired permutation over groups",
         "wins": wins,
         "losses": losses,
         "count": len(left),
