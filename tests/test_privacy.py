@@ -19,10 +19,11 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from medkit import cli
@@ -804,3 +805,14 @@ def test_wrong_words_on_the_command_line(
     assert medkit(monkeypatch, "data", "audit", str(tmp_path), "--profile", "loose") == 1
     said = capsys.readouterr().err
     assert "doesn't exist" in said and "holds no file" in said and "profiles: basic, research" in said
+
+
+def test_a_name_that_cannot_be_parsed_is_looked_for_all_the_same():
+    header = Dataset()
+    # written with a number's value representation, so that reading the element fails
+    for tag, value in ((0x00100010, b"Quisling^Mara"), (0x00100020, b"HX-771234")):
+        header[tag] = RawDataElement(BaseTag(tag), "FD", len(value), value, 0, False, True)
+    with pytest.raises(Exception, match="bytes"):
+        _ = header[0x00100010]
+    cleaned = clean("Mara Quisling, record HX-771234: no change.", known_values(header)).text
+    assert "Quisling" not in cleaned and "HX-771234" not in cleaned

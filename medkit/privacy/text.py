@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from medkit.privacy.quiet import quiet
 from medkit.privacy.rules import MONTHS, RULES
@@ -135,6 +137,8 @@ def _walk(dataset: Dataset, depth: int) -> Iterable[tuple[str, str]]:
             element: Any = dataset[tag]
             value = element.value
         except Exception:
+            # what can't be parsed may still be a name: its bytes are looked for as they stand
+            yield keyword_for_tag(tag), _raw_text(dataset, tag)
             continue
         if element.VR == "SQ":
             if depth < 8:
@@ -145,6 +149,17 @@ def _walk(dataset: Dataset, depth: int) -> Iterable[tuple[str, str]]:
                 value if isinstance(value, list | tuple) or type(value).__name__ == "MultiValue" else [value]
             )
             yield from ((element.keyword, str(one)) for one in many)
+
+
+def _raw_text(dataset: Dataset, tag: BaseTag) -> str:
+    raw = dataset.get_item(tag, keep_deferred=True)
+    value = (raw.value if raw is not None else None) or b""
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode().strip("\0 ")
+    except UnicodeDecodeError:
+        return value.decode("latin-1").strip("\0 ")
 
 
 def _name_forms(value: str) -> set[str]:
