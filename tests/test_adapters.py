@@ -13,7 +13,7 @@ from card_shelf import medkit, replace_in, write_shelf
 from families import build
 from peft import AdaptionPromptConfig
 from peft.tuners.adaption_prompt import AdaptionPromptModel
-from tiny_training import RATES, answers, examples, stage
+from tiny_training import ADAPTER, RATES, TEXT, answers, examples, stage
 
 from medkit.cards import adapters as cards
 from medkit.errors import ModelError
@@ -30,16 +30,6 @@ from medkit.training.objectives import AnswerObjective
 from medkit.training.optimizers import Optimizers
 from medkit.training.train import make_accelerator, train
 
-CARD = {
-    "rank": 4,
-    "alpha": 8.0,
-    "dropout": 0.0,
-    "targets": [],
-    "prompt_tokens": 5,
-    "prompt_layers": None,
-    "quantize": "none",
-}
-TEXT = {"vision": 0.0, "projector": 3e-3, "language": 3e-3}
 KINDS = ("lora", "rslora", "dora", "pissa", "adalora", "ia3", "llama_adapter")
 
 
@@ -52,7 +42,7 @@ def _folder(tmp_path_factory):
 
 
 def _card(kind: str, **changes) -> dict:
-    return {**CARD, "kind": kind, **changes}
+    return {**ADAPTER, "kind": kind, **changes}
 
 
 def _logits(model) -> torch.Tensor:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from families import BUILDERS, build_family
 from safetensors.torch import load_file, save_file
-from tiny_training import answers, examples
+from tiny_training import ADAPTER, TEXT, answers, examples
 
 from medkit.errors import ModelError
 from medkit.models.adapter_folders import kind_of
@@ -25,16 +25,6 @@ from medkit.models.merge import merge
 from medkit.training.objectives import AnswerObjective
 from medkit.training.optimizers import Optimizers
 
-CARD = {
-    "rank": 4,
-    "alpha": 8.0,
-    "dropout": 0.0,
-    "targets": [],
-    "prompt_tokens": 5,
-    "prompt_layers": None,
-    "quantize": "none",
-}
-TEXT = {"vision": 0.0, "projector": 3e-3, "language": 3e-3}
 ALL = {**TEXT, "vision": 3e-3}
 # name -> (adapter card, learning rates)
 KINDS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
@@ -97,7 +87,7 @@ def bench_of(family: str, folder: Path) -> Bench:
 def learn(bench: Bench, kind: str) -> dict[str, Any]:
     """Trains a cell on one batch, saves and merges it, and gives losses and logits."""
     changes, rates = KINDS[kind]
-    card = {**CARD, **changes}
+    card = {**ADAPTER, **changes}
     quantize = card["quantize"]
     torch.manual_seed(0)
     loaded = load_model(bench.base, "cpu", quantize=quantize)
@@ -223,4 +213,4 @@ def test_cells_that_cannot_work_are_refused_before_training(name, tmp_path):
     changes, rates, reason = REFUSED[name]
     loaded = build_family("llava", tmp_path)
     with pytest.raises(ModelError, match=reason):
-        make_trainable(loaded, rates, {**CARD, **changes})
+        make_trainable(loaded, rates, {**ADAPTER, **changes})

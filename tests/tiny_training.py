@@ -26,6 +26,16 @@ torch.set_num_threads(1)  # two threads on two busy cores wait for each other fo
 DOMAINS = Path(__file__).resolve().parents[1] / "domains"
 FULL = {"kind": "full"}
 LORA = {"kind": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.1, "targets": []}
+ADAPTER = {
+    "rank": 4,
+    "alpha": 8.0,
+    "dropout": 0.0,
+    "targets": [],
+    "prompt_tokens": 5,
+    "prompt_layers": None,
+    "quantize": "none",
+}
+TEXT = {"vision": 0.0, "projector": 3e-3, "language": 3e-3}
 RATES = {"vision": 1e-3, "projector": 1e-3, "language": 1e-3}
 
 
