@@ -7,7 +7,6 @@ questions, so what is asked after a kill is asked in the company it would have h
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,10 +14,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from medkit.evaluation.prefixes import prepare_inputs, shares_prefixes
 from medkit.evaluation.questions import Question
 from medkit.evaluation.replies import Key, append_replies, read_replies
+from medkit.models.fast_linear import fast_linears
 from medkit.models.greedy import greedy_config
 from medkit.progress import bar
 
@@ -47,19 +48,20 @@ def answer_questions(
         max_new_tokens: Longest reply in tokens, its end included.
 
     Returns:
-        Key to ``{benchmark, control, id, prompt, answer, truncated, latency_s}``; ``truncated`` when the
-        reply reached the limit without an end, ``latency_s`` is the batch's time shared evenly.
+        Key to ``{benchmark, control, id, prompt, answer, truncated, confidence, latency_s}``; ``truncated``
+        when the reply reached the limit without an end, ``confidence`` is the probability of the whole
+        reply, its end included, and ``latency_s`` the batch's time shared evenly.
     """
     prompts = {question.key: prompt_of(question.messages) for question in questions}
     batches = _batches(
-        questions, prompts, processor.tokenizer, batch_size, by_picture=_shares_prefixes(model)
+        questions, prompts, processor.tokenizer, batch_size, by_picture=shares_prefixes(model)
     )
     replies = {key: reply for key, reply in read_replies(partial) if prompts.get(key) == reply["prompt"]}
     config = greedy_config(model, processor.tokenizer, max_new_tokens)
     model.eval()
     title = questions[0].benchmark if questions else "questions"
     begun, before = time.perf_counter(), len(replies)
-    with partial.open("ab") as file, bar(title, len(questions), before) as progress:
+    with fast_linears(model), partial.open("ab") as file, bar(title, len(questions), before) as progress:
         for batch in batches:
             asked = [question for question in batch if question.key not in replies]
             if not asked:
@@ -69,8 +71,8 @@ def answer_questions(
             answers = _answer(model, processor, texts, [images(question) for question in asked], config)
             latency = (time.perf_counter() - start) / len(asked)
             rows = [
-                _reply(question, text, answer, truncated, latency)
-                for question, text, (answer, truncated) in zip(asked, texts, answers, strict=True)
+                _reply(question, text, answer, latency)
+                for question, text, answer in zip(asked, texts, answers, strict=True)
             ]
             append_replies(file, rows)
             replies.update(zip((question.key for question in asked), rows, strict=True))
@@ -108,79 +110,56 @@ def _batches(
 @torch.inference_mode()
 def _answer(
     model: Any, processor: Any, texts: list[str], images: list[list[Image.Image]], config: GenerationConfig
-) -> list[tuple[str, bool]]:
-    tokenizer = processor.tokenizer
-    bos = tokenizer.bos_token
-    inputs = processor(
-        text=texts,
-        images=images if any(images) else None,
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-        # A template that writes the first token itself must not get a second one.
-        add_special_tokens=not (bos is not None and texts[0].startswith(bos)),
-    ).to(model.device)
-    if "pixel_values" in inputs:
-        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
-    if _shares_prefixes(model) and "pixel_values" in inputs:
-        inputs = _with_prefixes_read(model, inputs, images)
+) -> list[tuple[str, bool, float]]:
+    """Gives the text of each reply, whether it reached the limit without an end, and its probability."""
+    inputs = prepare_inputs(model, processor, texts, images)
     length = inputs["input_ids"].shape[1]
-    output = model.generate(**inputs, generation_config=config)
+    sureness = Sureness(config.eos_token_id or [])  # type: ignore[arg-type]
+    output = model.generate(
+        **inputs, generation_config=config, logits_processor=LogitsProcessorList([sureness])
+    )
     ends = set(config.eos_token_id or [])  # type: ignore[arg-type]
     replies = []
-    for ids in output[:, length:].tolist():  # [B, new tokens]
+    for ids, confidence in zip(output[:, length:].tolist(), sureness.values(), strict=True):  # [B, new tokens]
         end = next((place for place, token in enumerate(ids) if token in ends), None)
-        text = tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
-        replies.append((text.strip(), end is None))
+        text = processor.tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
+        replies.append((text.strip(), end is None, confidence))
     return replies
 
 
-def _shares_prefixes(model: Any) -> bool:
-    """Says whether a family's image prefix may be read apart from the question: plain causal positions."""
-    return model.config.model_type == "llava"
+class Sureness(LogitsProcessor):
+    """Adds up the log-probabilities of the tokens that greedy decoding takes, the end token included."""
+
+    def __init__(self, ends: Sequence[int]):
+        self.ends = torch.tensor(list(ends), dtype=torch.long)
+        self.total: torch.Tensor | None = None  # [B]
+        self.open: torch.Tensor | None = None  # [B], rows whose end token has not come yet
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # [B, T], [B, V]
+        best = scores.max(dim=-1)
+        taken = best.values.float() - scores.float().logsumexp(dim=-1)
+        if self.total is None or self.open is None:
+            self.total, self.open = torch.zeros_like(taken), torch.ones_like(taken, dtype=torch.bool)
+        self.total += taken * self.open
+        self.open &= ~torch.isin(best.indices, self.ends.to(best.indices.device))
+        return scores
+
+    def values(self) -> list[float]:
+        """Gives each row's probability in (0, 1], to four digits: further ones depend on the batch."""
+        return [] if self.total is None else [round(value, 4) for value in self.total.exp().tolist()]
 
 
-def _with_prefixes_read(model: Any, inputs: Any, images: list[list[Image.Image]]) -> dict[str, Any]:
-    """Reads each picture's prompt prefix once and gives generate the rest, with the cache of every question.
-
-    A LLaVA prompt is mostly image tokens, and benchmarks ask several questions about a picture (and a control
-    shows one blank picture to all): reading a prefix once saves most of the work. Rows become
-    ``prefix, padding, rest``, so that prefixes stand at the same positions.
-    """
-    ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
-    rows = [row[keep] for row, keep in zip(ids, mask, strict=True)]
-    image_token = model.config.image_token_id
-    cuts = {int((row == image_token).nonzero().max()) + 1 for row in rows}
-    if len(cuts) != 1:  # pictures of unlike token counts
-        return inputs
-    cut = cuts.pop()
-    keys = [
-        (row[:cut].cpu().numpy().tobytes(), *(hashlib.sha256(image.tobytes()).digest() for image in shown))
-        for row, shown in zip(rows, images, strict=True)
-    ]
-    first = {key: place for place, key in reversed(list(enumerate(keys)))}
-    distinct = sorted(first.values())
-    number = {keys[place]: index for index, place in enumerate(distinct)}
-    pixels = inputs["pixel_values"].unflatten(0, (len(rows), -1))[distinct].flatten(0, 1)
-    prefixes = torch.stack([rows[place][:cut] for place in distinct])  # [distinct, cut]
-    cache = model(input_ids=prefixes, pixel_values=pixels, use_cache=True, logits_to_keep=1).past_key_values
-    cache.batch_select_indices(torch.tensor([number[key] for key in keys], device=ids.device))
-    longest = max(len(row) for row in rows)
-    arranged = ids.new_full((len(rows), longest), int(ids[~mask][0]) if (~mask).any() else 0)
-    shown = torch.zeros_like(arranged)
-    for place, row in enumerate(rows):
-        arranged[place, :cut], shown[place, :cut] = row[:cut], 1
-        arranged[place, longest - len(row) + cut :], shown[place, longest - len(row) + cut :] = row[cut:], 1
-    return {"input_ids": arranged, "attention_mask": shown, "past_key_values": cache}
-
-
-def _reply(question: Question, prompt: str, answer: str, truncated: bool, latency: float) -> dict[str, Any]:
+def _reply(
+    question: Question, prompt: str, answer: tuple[str, bool, float], latency: float
+) -> dict[str, Any]:
+    text, truncated, confidence = answer
     return {
         "benchmark": question.benchmark,
         "control": question.control,
         "id": question.id,
         "prompt": prompt,
-        "answer": answer,
+        "answer": text,
         "truncated": truncated,
+        "confidence": confidence,
         "latency_s": round(latency, 6),
     }
