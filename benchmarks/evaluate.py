@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections import Counter
 from datetime import date
 from pathlib import Path
 
@@ -35,18 +36,23 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("checkpoints/tiny-general"))
     parser.add_argument("--data", type=Path, required=True, help="a dataset folder with test questions")
     parser.add_argument("--limit", type=int, default=400)
+    parser.add_argument("--each", type=int, default=0, help="at most so many questions a picture; 0: all")
     parser.add_argument("--batch", type=int, default=SMALL_BATCH)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     loaded = load_model(_model_folder(arguments.model), "cpu", torch.float32)
     dataset = open_dataset(arguments.data)
-    questions = read_questions(dataset, "benchmark", limit=arguments.limit)
+    questions = few_each(read_questions(dataset, "benchmark"), arguments.each)[: arguments.limit]
     config = greedy_config(loaded.model, loaded.processor.tokenizer, arguments.tokens)
 
     def loop() -> dict[str, str]:
-        images = _images_of(dataset, loaded.contract)
-        return {question.id: answer(loaded, question, images(question), config) for question in questions}
+        said = {}
+        for question in questions:
+            # As those loops do: every question opens its picture, also when the one before had the same.
+            images = _images_of(dataset, loaded.contract)
+            said[question.id] = answer(loaded, question, images(question), config)
+        return said
 
     def batched() -> dict[str, str]:
         with tempfile.TemporaryDirectory() as folder:
@@ -83,6 +89,17 @@ def main() -> None:
         print(f"| {name} | {seconds:.2f} | {len(questions) / seconds:.1f} | {slowest / seconds:.2f} |")
     if same != len(questions):
         raise SystemExit(f"{len(questions) - same} texts differ: the speeds don't compare")
+
+
+def few_each(questions: list[Question], most: int) -> list[Question]:
+    """Keeps at most so many questions about a picture."""
+    asked: Counter[tuple[str, ...]] = Counter()
+    kept = []
+    for question in questions:
+        asked[tuple(question.images)] += 1
+        if not most or asked[tuple(question.images)] <= most:
+            kept.append(question)
+    return kept
 
 
 @torch.inference_mode()

@@ -208,12 +208,20 @@ def _stopped(reply: dict[str, Any], stop: Sequence[str]) -> dict[str, Any]:
 def _images_of(dataset: Dataset, contract: Any) -> Callable[[Question], list[Image.Image]]:
     from medkit.models.contract import prepare_image
 
-    @lru_cache(maxsize=256)  # questions of like length about one image come side by side
-    def prepared(ref: str, blank: bool) -> Image.Image:
-        image = dataset.image(ref)
-        return prepare_image(blank_image(image.size, contract.mean_colour) if blank else image, contract)
+    @lru_cache(maxsize=256)  # questions about one image come side by side
+    def prepared(ref: str) -> Image.Image:
+        return prepare_image(dataset.image(ref), contract)
 
-    return lambda question: [prepared(ref, question.control == "blank") for ref in question.images]
+    @lru_cache(maxsize=256)  # one object for all of a size: the same object is read once
+    def blank(size: tuple[int, int]) -> Image.Image:
+        return prepare_image(blank_image(size, contract.mean_colour), contract)
+
+    def shown(question: Question) -> list[Image.Image]:
+        if question.control == "blank":
+            return [blank(dataset.image_size(ref)) for ref in question.images]
+        return [prepared(ref) for ref in question.images]
+
+    return shown
 
 
 def _model_folder(folder: Path) -> Path:

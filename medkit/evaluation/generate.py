@@ -7,8 +7,12 @@ questions, so what is asked after a kill is asked in the company it would have h
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +20,14 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from medkit.evaluation.prefixes import prepare_inputs, shares_prefixes
+from medkit.evaluation.prefixes import Prompts, pictures_at_once, shares_prefixes
 from medkit.evaluation.questions import Question
 from medkit.evaluation.replies import Key, append_replies, read_replies
 from medkit.models.fast_linear import fast_linears
 from medkit.models.greedy import greedy_config
 from medkit.progress import bar
+
+GROUP = 4  # batches whose pictures are read together, so that each batch has questions of like length
 
 
 def answer_questions(
@@ -53,66 +59,131 @@ def answer_questions(
         reply, its end included, and ``latency_s`` the batch's time shared evenly.
     """
     prompts = {question.key: prompt_of(question.messages) for question in questions}
-    batches = _batches(
-        questions, prompts, processor.tokenizer, batch_size, by_picture=shares_prefixes(model)
-    )
+    groups = _groups(questions, prompts, processor.tokenizer, batch_size, _pictures_held(model, batch_size))
     replies = {key: reply for key, reply in read_replies(partial) if prompts.get(key) == reply["prompt"]}
     config = greedy_config(model, processor.tokenizer, max_new_tokens)
     model.eval()
     title = questions[0].benchmark if questions else "questions"
     begun, before = time.perf_counter(), len(replies)
-    with fast_linears(model), partial.open("ab") as file, bar(title, len(questions), before) as progress:
-        for batch in batches:
-            asked = [question for question in batch if question.key not in replies]
-            if not asked:
-                continue
+    with (
+        fast_linears(model),
+        partial.open("ab") as file,
+        bar(title, len(questions), before) as progress,
+        closing(_prepared(model, processor, _left(groups, replies), prompts, images)) as ready,
+    ):
+        for batches, together in ready:
             start = time.perf_counter()
-            texts = [prompts[question.key] for question in asked]
-            answers = _answer(model, processor, texts, [images(question) for question in asked], config)
-            latency = (time.perf_counter() - start) / len(asked)
-            rows = [
-                _reply(question, text, answer, latency)
-                for question, text, answer in zip(asked, texts, answers, strict=True)
-            ]
-            append_replies(file, rows)
-            replies.update(zip((question.key for question in asked), rows, strict=True))
-            speed = (len(replies) - before) / (time.perf_counter() - begun)
-            progress.advance(len(asked), f"{speed:.3g} answers/s")
+            for batch, inputs in zip(batches, together.inputs(model), strict=True):
+                answers = _answer(model, processor, inputs, config)
+                latency, start = (time.perf_counter() - start) / len(batch), time.perf_counter()
+                replied = [
+                    _reply(question, prompts[question.key], answer, latency)
+                    for question, answer in zip(batch, answers, strict=True)
+                ]
+                append_replies(file, replied)
+                replies.update(zip((question.key for question in batch), replied, strict=True))
+                speed = (len(replies) - before) / (time.perf_counter() - begun)
+                progress.advance(len(batch), f"{speed:.3g} answers/s")
     return replies
 
 
-def _batches(
-    questions: Sequence[Question], prompts: dict[Key, str], tokenizer: Any, batch_size: int, by_picture: bool
-) -> list[list[Question]]:
+Batch = list[Question]
+
+
+def _pictures_held(model: Any, batch_size: int) -> int:
+    """Gives how many pictures' prefixes a group has at most; 0 where a family's can't be shared."""
+    return max(batch_size, pictures_at_once(model)) if shares_prefixes(model) else 0
+
+
+def _groups(
+    questions: Sequence[Question],
+    prompts: dict[Key, str],
+    tokenizer: Any,
+    batch_size: int,
+    pictures_held: int,
+) -> list[list[Batch]]:
+    """Orders questions into groups, whose pictures are read at once, of batches, which are answered at once.
+
+    The questions of a batch have equally many images and like length; those about one picture are in one
+    group. The same questions always give the same groups.
+    """
     texts = list(dict.fromkeys(prompts.values()))
     tokens = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     length = {text: len(ids) for text, ids in zip(texts, tokens, strict=True)}
 
-    def order(question: Question) -> tuple[Any, ...]:
-        # A batch has questions with equally many images; those about one picture, or else of like length, are
-        # together. The blank control shows one picture to all.
-        pictures = [] if question.control == "blank" else question.images
-        tokens, many = length[prompts[question.key]], -len(question.images)
-        if by_picture:
-            return many, question.control == "blank", pictures, -tokens, question.control, question.id
-        return many, -tokens, question.control, pictures, question.id
+    def pictures(question: Question) -> tuple[Any, ...]:
+        # The blank control shows one picture to all.
+        return (question.control == "blank", [] if question.control == "blank" else question.images)
 
-    ordered = sorted(questions, key=order)
-    batches: list[list[Question]] = []
-    for question in ordered:
-        full = not batches or len(batches[-1]) == batch_size
-        if full or len(batches[-1][0].images) != len(question.images):
-            batches.append([])
-        batches[-1].append(question)
-    return batches
+    def by_length(question: Question) -> tuple[Any, ...]:
+        return -length[prompts[question.key]], question.control, question.images, question.id
+
+    most = batch_size * (GROUP if pictures_held else 1)
+    groups: list[list[Question]] = []
+    seen: set[str] = set()
+    for question in sorted(
+        questions,
+        key=lambda one: (-len(one.images), *(pictures(one) if pictures_held else ()), by_length(one)),
+    ):
+        new = {repr(pictures(question))} - seen
+        held = pictures_held and len(seen) + len(new) > pictures_held
+        if not groups or len(groups[-1]) == most or held or len(groups[-1][0].images) != len(question.images):
+            groups.append([])
+            seen, new = set(), {repr(pictures(question))}
+        groups[-1].append(question)
+        seen |= new
+    ordered = [sorted(group, key=by_length) for group in groups]
+    return [
+        [group[place : place + batch_size] for place in range(0, len(group), batch_size)] for group in ordered
+    ]
+
+
+def _left(groups: list[list[Batch]], replies: dict[Key, Any]) -> Iterator[list[Batch]]:
+    """Gives the groups and batches without what is answered."""
+    for group in groups:
+        asked = [[question for question in batch if question.key not in replies] for batch in group]
+        if any(asked):
+            yield [batch for batch in asked if batch]
+
+
+def _prepared(
+    model: Any,
+    processor: Any,
+    groups: Iterable[list[Batch]],
+    prompts: dict[Key, str],
+    images: Callable[[Question], list[Image.Image]],
+) -> Generator[tuple[list[Batch], Prompts]]:
+    """Gives groups with their pictures opened and prepared, the next one while the model answers this one."""
+    image_token = model.config.image_token_id if shares_prefixes(model) else None
+    # Its own: a tokenizer must not be set up for another padding while it decodes in the first thread.
+    own = copy.deepcopy(processor)
+
+    def prepare(group: list[Batch]) -> tuple[list[Batch], Prompts]:
+        flat = [question for batch in group for question in batch]
+        row = {question.key: place for place, question in enumerate(flat)}
+        batches = [[row[question.key] for question in batch] for batch in group]
+        texts = [prompts[question.key] for question in flat]
+        return group, Prompts(own, texts, [images(question) for question in flat], batches, image_token)
+
+    with ThreadPoolExecutor(1, "prepare") as pool:
+        ahead: deque[Future[Any]] = deque()
+        try:
+            for group in groups:
+                ahead.append(pool.submit(prepare, group))
+                if len(ahead) > 1:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for waiting in ahead:
+                waiting.cancel()
 
 
 @torch.inference_mode()
 def _answer(
-    model: Any, processor: Any, texts: list[str], images: list[list[Image.Image]], config: GenerationConfig
+    model: Any, processor: Any, inputs: dict[str, Any], config: GenerationConfig
 ) -> list[tuple[str, bool, float]]:
     """Gives the text of each reply, whether it reached the limit without an end, and its probability."""
-    inputs = prepare_inputs(model, processor, texts, images)
     length = inputs["input_ids"].shape[1]
     sureness = Sureness(config.eos_token_id or [])  # type: ignore[arg-type]
     output = model.generate(
@@ -120,7 +191,9 @@ def _answer(
     )
     ends = set(config.eos_token_id or [])  # type: ignore[arg-type]
     replies = []
-    for ids, confidence in zip(output[:, length:].tolist(), sureness.values(), strict=True):  # [B, new tokens]
+    for ids, confidence in zip(
+        output[:, length:].tolist(), sureness.values(), strict=True
+    ):  # [B, new tokens]
         end = next((place for place, token in enumerate(ids) if token in ends), None)
         text = processor.tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
         replies.append((text.strip(), end is None, confidence))

@@ -1,4 +1,4 @@
-"""The inputs of a batch, with every picture's part of the prompt read once for all questions about it.
+"""The inputs of questions that are answered together, with every picture's part of the prompt read once.
 
 A LLaVA prompt is mostly image tokens, benchmarks ask several questions about a picture, and a control shows
 one blank picture to all: preparing a picture and reading its prefix once saves most of the work.
@@ -6,12 +6,15 @@ one blank picture to all: preparing a picture and reading its prefix once saves 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
+
+# Keys and values of the pictures that are held at once; more would not be answered faster.
+HELD_BYTES = 256 * 2**20
 
 
 def shares_prefixes(model: Any) -> bool:
@@ -19,97 +22,129 @@ def shares_prefixes(model: Any) -> bool:
     return model.config.model_type == "llava"
 
 
-def prepare_inputs(
-    model: Any, processor: Any, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]
-) -> dict[str, Any]:
-    """Gives what ``generate`` takes for a batch, padded on the left.
+def pictures_at_once(model: Any) -> int:
+    """Gives how many pictures' prefixes may be held at once, at least one."""
+    config = model.config.get_text_config()
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    tokens = getattr(model.config, "image_seq_length", 576)
+    each = 2 * config.num_hidden_layers * heads * width * tokens * model.dtype.itemsize
+    return max(1, HELD_BYTES // each)
+
+
+class Prompts:
+    """Prompts with their pictures prepared: everything that the processor does, nothing that the model does.
+
+    Making one needs no model and may be done in another thread, with a processor of its own.
 
     Args:
-        model: On its device.
-        processor: Its processor.
+        processor: The model's processor.
         texts: Prompts as sent, one image marker a picture.
-        images: The pictures of each prompt, prepared as in training.
-
-    Returns:
-        ``input_ids`` and ``attention_mask`` int64 [B, T] and either the pixel values or, where prefixes are
-        shared, ``past_key_values`` that hold the rows' image prefixes. The replies are the same either way.
+        images: The pictures of each prompt, prepared as in training. One that is shown to several prompts is
+            one object: what is the same object is prepared and read once.
+        batches: Rows of the prompts that are answered together.
+        image_token: Id of the image token where prefixes are shared, None where they are not.
     """
-    texts, images = list(texts), [list(shown) for shown in images]
-    if shares_prefixes(model) and all(images):
-        shared = _with_prefixes_read(model, processor, texts, images)
-        if shared is not None:
-            return shared
-    return dict(_processed(model, processor, texts, images))
+
+    def __init__(
+        self,
+        processor: Any,
+        texts: Sequence[str],
+        images: Sequence[Sequence[Image.Image]],
+        batches: Sequence[Sequence[int]],
+        image_token: int | None,
+    ):
+        self.processor, self.texts, self.images = processor, list(texts), [list(shown) for shown in images]
+        self.batches = batches
+        self._shared = image_token is not None and all(self.images) and self._split(image_token)
+        self._whole = [] if self._shared else [self._processed(rows) for rows in batches]
+
+    @torch.inference_mode()
+    def inputs(self, model: Any) -> Iterator[dict[str, Any]]:
+        """Gives what ``generate`` takes for each batch in turn, padded on the left.
+
+        Args:
+            model: On its device.
+
+        Yields:
+            ``input_ids`` and ``attention_mask`` int64 [B, T] and either the pixel values or
+            ``past_key_values`` that hold the rows' image prefixes. The replies are the same either way.
+        """
+        if not self._shared:
+            for inputs in self._whole:
+                yield _on(model, inputs)
+            return
+        cache = model(**_on(model, self._prefixes), use_cache=True, logits_to_keep=1).past_key_values
+        for rows in self.batches:
+            # Later batches need the prefixes as they are; selecting and appending make new tensors.
+            own = copy.copy(cache)
+            own.layers = [copy.copy(layer) for layer in cache.layers]
+            own.batch_select_indices(torch.tensor([self._of[row] for row in rows], device=model.device))
+            yield {**_on(model, self._after_prefixes(rows)), "past_key_values": own}
+
+    def _processed(self, rows: Sequence[int]) -> dict[str, Any]:
+        images = [self.images[row] for row in rows]
+        return dict(
+            self.processor(
+                text=[self.texts[row] for row in rows],
+                images=images if any(images) else None,
+                padding=True,
+                padding_side="left",
+                return_tensors="pt",
+                add_special_tokens=self._adds_specials(),
+            )
+        )
+
+    def _adds_specials(self) -> bool:
+        """A template that writes the first token itself must not get a second one."""
+        bos = self.processor.tokenizer.bos_token
+        return not (bos is not None and self.texts[0].startswith(bos))
+
+    def _split(self, image_token: int) -> bool:
+        """Cuts prompts behind their last picture and processes each distinct prefix; says whether it could."""
+        ids = self.processor.tokenizer(self.texts, add_special_tokens=self._adds_specials())["input_ids"]
+        cuts = [len(row) - row[::-1].index(image_token) if image_token in row else 0 for row in ids]
+        if any(cut in (0, len(row)) for cut, row in zip(cuts, ids, strict=True)):
+            return False
+        keys = [
+            (tuple(row[:cut]), *map(id, shown))
+            for row, cut, shown in zip(ids, cuts, self.images, strict=True)
+        ]
+        first = {key: row for row, key in reversed(list(enumerate(keys)))}
+        distinct = sorted(first.values())
+        number = {keys[row]: index for index, row in enumerate(distinct)}
+        read = self._processed(distinct)
+        prefixes = [
+            row[int(mask.argmax()) : int((row == image_token).nonzero().max()) + 1]
+            for row, mask in zip(read["input_ids"], read["attention_mask"], strict=True)
+        ]
+        if any(len(prefix) != len(prefixes[0]) for prefix in prefixes):
+            return False
+        self._prefixes = {"input_ids": torch.stack(prefixes), "pixel_values": read["pixel_values"]}
+        self._of = [number[key] for key in keys]
+        self._rests = [torch.tensor(row[cut:]) for row, cut in zip(ids, cuts, strict=True)]
+        return True
+
+    def _after_prefixes(self, rows: Sequence[int]) -> dict[str, Any]:
+        """Rows become ``prefix, padding, rest``, so that the prefixes stand at the same positions."""
+        cut = self._prefixes["input_ids"].shape[1]
+        longest = max(len(self._rests[row]) for row in rows)
+        # What stands at the prefix's places is not looked at: their keys and values are in the cache.
+        ids = torch.full((len(rows), cut + longest), self.processor.tokenizer.pad_token_id or 0)
+        mask = torch.zeros_like(ids)
+        mask[:, :cut] = 1
+        for place, row in enumerate(rows):
+            rest = self._rests[row]
+            ids[place, cut + longest - len(rest) :] = rest
+            mask[place, cut + longest - len(rest) :] = 1
+        return {"input_ids": ids, "attention_mask": mask}
 
 
-def _processed(model: Any, processor: Any, texts: list[str], images: list[list[Image.Image]]) -> Any:
-    inputs = processor(
-        text=texts,
-        images=images if any(images) else None,
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-        add_special_tokens=_adds_specials(processor.tokenizer, texts[0]),
-    ).to(model.device)
-    if "pixel_values" in inputs:
-        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
-    return inputs
-
-
-def _adds_specials(tokenizer: Any, text: str) -> bool:
-    """A template that writes the first token itself must not get a second one."""
-    bos = tokenizer.bos_token
-    return not (bos is not None and text.startswith(bos))
-
-
-def _with_prefixes_read(
-    model: Any, processor: Any, texts: list[str], images: list[list[Image.Image]]
-) -> dict[str, Any] | None:
-    """Reads each distinct prefix once; rows become ``prefix, padding, rest`` with the cache of every question.
-
-    None where that isn't possible: a picture behind the question, or prefixes of unlike length.
-    """
-    tokenizer, image_token = processor.tokenizer, model.config.image_token_id
-    rows = tokenizer(texts, add_special_tokens=_adds_specials(tokenizer, texts[0]))["input_ids"]
-    cuts = [len(row) - row[::-1].index(image_token) if image_token in row else 0 for row in rows]
-    if any(cut in (0, len(row)) for cut, row in zip(cuts, rows, strict=True)):
-        return None
-    digests = {
-        id(image): hashlib.sha256(image.tobytes()).digest()
-        for image in {id(image): image for shown in images for image in shown}.values()
+def _on(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    moved = {
+        name: value.to(model.device) if isinstance(value, torch.Tensor) else value
+        for name, value in inputs.items()
     }
-    keys = [
-        (tuple(row[:cut]), *(digests[id(image)] for image in shown))
-        for row, cut, shown in zip(rows, cuts, images, strict=True)
-    ]
-    first = {key: place for place, key in reversed(list(enumerate(keys)))}
-    distinct = sorted(first.values())
-    number = {keys[place]: index for index, place in enumerate(distinct)}
-    read = _processed(model, processor, [texts[place] for place in distinct], [images[place] for place in distinct])
-    prefixes = [
-        ids[mask.bool()][: int((ids[mask.bool()] == image_token).nonzero().max()) + 1]
-        for ids, mask in zip(read["input_ids"], read["attention_mask"], strict=True)
-    ]
-    cut = len(prefixes[0])
-    if any(len(prefix) != cut for prefix in prefixes):
-        return None
-    cache = model(
-        input_ids=torch.stack(prefixes), pixel_values=read["pixel_values"], use_cache=True, logits_to_keep=1
-    ).past_key_values
-    cache.batch_select_indices(torch.tensor([number[key] for key in keys], device=model.device))
-    rests = [row[start:] for row, start in zip(rows, cuts, strict=True)]
-    longest = max(len(rest) for rest in rests)
-    # The prefix's place is held by its length only: its keys and values are in the cache.
-    ids = torch.full((len(rows), cut + longest), image_token)
-    mask = torch.zeros_like(ids)
-    mask[:, :cut] = 1
-    for place, rest in enumerate(rests):
-        ids[place, cut + longest - len(rest) :] = torch.tensor(rest)
-        mask[place, cut + longest - len(rest) :] = 1
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    ids[:, cut:].masked_fill_(mask[:, cut:] == 0, pad)
-    return {
-        "input_ids": ids.to(model.device),
-        "attention_mask": mask.to(model.device),
-        "past_key_values": cache,
-    }
+    if "pixel_values" in moved:
+        moved["pixel_values"] = moved["pixel_values"].to(model.dtype)
+    return moved
