@@ -47,7 +47,11 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
         ModelError: The model can't be loaded, the endpoint can't be asked, or answers depend on the batch.
     """
     start = time.perf_counter()
-    name, seed = settings.get("name", "model"), settings.get("seed", 0)
+    name, seed, hardware = (
+        settings.get("name", "model"),
+        settings.get("seed", 0),
+        settings.get("hardware") or {},
+    )
     cards = settings["benchmarks"]
     asked: dict[str, list[Question]] = {}
     datasets: dict[str, Dataset] = {}
@@ -58,7 +62,15 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
 
         replies, decoding = ask_questions(settings["endpoint"], cards, asked, datasets, out / PARTIAL)
     else:
-        replies, decoding = _answer_all(settings, cards, asked, datasets, _model_folder(inputs["model"]), out)
+        rest, processes = (cards, datasets, _model_folder(inputs["model"])), hardware.get("processes", 1)
+        if processes > 1:
+            from medkit.evaluation.replicas import answer_in_processes
+
+            replies, decoding = answer_in_processes(
+                _answer_all, processes, settings, asked, rest, out, PARTIAL
+            )
+        else:
+            replies, decoding = _answer_all(settings, asked, *rest, out)
     scores: dict[str, Any] = {"model": name, "decoding": decoding, "benchmarks": {}}
     lines: list[str] = []
     for card in cards:
@@ -119,8 +131,8 @@ def _counts(dataset: Dataset) -> dict[str, Any]:
 
 def _answer_all(
     settings: dict[str, Any],
-    cards: Sequence[dict[str, Any]],
     asked: dict[str, list[Question]],
+    cards: Sequence[dict[str, Any]],
     datasets: dict[str, Dataset],
     model_folder: Path,
     out: Path,

@@ -15,6 +15,7 @@ from PIL import Image
 
 # Keys and values of the pictures that are held at once; more would not be answered faster.
 HELD_BYTES = 256 * 2**20
+AT_ONCE = 16  # prefixes in one pass of the model: more leave the processor's cache and are slower
 
 
 def shares_prefixes(model: Any) -> bool:
@@ -74,13 +75,37 @@ class Prompts:
             for inputs in self._whole:
                 yield _on(model, inputs)
             return
-        cache = model(**_on(model, self._prefixes), use_cache=True, logits_to_keep=1).past_key_values
+        cache = self._read(model)
         for rows in self.batches:
             # Later batches need the prefixes as they are; selecting and appending make new tensors.
             own = copy.copy(cache)
             own.layers = [copy.copy(layer) for layer in cache.layers]
             own.batch_select_indices(torch.tensor([self._of[row] for row in rows], device=model.device))
             yield {**_on(model, self._after_prefixes(rows)), "past_key_values": own}
+
+    def _read(self, model: Any) -> Any:
+        """Gives the cache of all distinct prefixes, [prefixes, heads, T, width] a layer."""
+        read = [
+            model(
+                input_ids=self._prefixes["input_ids"][start : start + AT_ONCE].to(model.device),
+                pixel_values=pixels.to(model.device, model.dtype),
+                use_cache=True,
+                logits_to_keep=1,
+            ).past_key_values
+            for start, pixels in self._pixels()
+        ]
+        cache = read[0]
+        for place, layer in enumerate(cache.layers):
+            layer.keys = torch.cat([one.layers[place].keys for one in read])
+            layer.values = torch.cat([one.layers[place].values for one in read])
+        return cache
+
+    def _pixels(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """Gives the pixel values of so many prefixes at once, [AT_ONCE * pictures each, ...]."""
+        prefixes, pixels = self._prefixes["input_ids"], self._prefixes["pixel_values"]
+        each = len(pixels) // len(prefixes)
+        for start in range(0, len(prefixes), AT_ONCE):
+            yield start, pixels[start * each : (start + AT_ONCE) * each]
 
     def _processed(self, rows: Sequence[int]) -> dict[str, Any]:
         images = [self.images[row] for row in rows]
