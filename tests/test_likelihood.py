@@ -181,3 +181,37 @@ def test_letters_need_every_option_listed():
     lettered = _question("which?\nA. left\nB. right", ["left", "right", "both"])
     assert candidates_of(lettered)["left"] == ["left"]
     assert candidates_of(replace(lettered, choices=["left", "right"]))["left"] == ["left", "A", "A. left"]
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3", "internvl", "llava_next"])
+def test_other_families_give_the_values_of_one_forward_pass(family, tmp_path):
+    import torch
+    from families import build_family
+    from PIL import Image
+
+    loaded = build_family(family, tmp_path / "model")
+    picture = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 40).convert("RGB")
+    question = _question("is there a red circle?", [], "yes_no")
+    found = choose_answers(
+        loaded.model, loaded.processor, [question], lambda _: [picture],
+        prompt_of=lambda messages: render_prompt(loaded.processor, messages), partial=tmp_path / "partial",
+    )[question.key]  # fmt: skip
+    tokenizer = loaded.processor.tokenizer
+    prompt = render_prompt(loaded.processor, question.messages)
+    totals = []
+    for spelling in ("yes", "Yes"):
+        text = loaded.processor.apply_chat_template(
+            [*question.messages, assistant_turn(spelling)], tokenize=False
+        )
+        text = text[: text.rindex(tokenizer.eos_token) + len(tokenizer.eos_token)]
+        bos = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+        inputs = loaded.processor(
+            text=[text], images=[[picture]], add_special_tokens=not bos, return_tensors="pt"
+        )
+        count = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        count -= len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        with torch.no_grad():
+            logits = loaded.model(**inputs).logits.log_softmax(-1)[0]
+        ids = inputs["input_ids"][0]
+        totals.append(math.exp(sum(float(logits[-1 - k, ids[-k]]) for k in range(1, count + 1))))
+    assert found["candidates"]["yes"] == pytest.approx(math.log(sum(totals)), abs=2e-4)
