@@ -23,7 +23,8 @@ def evaluate(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the benchmark.")
     ] = None,
     corruptions: Annotated[
-        str, typer.Option("--corruptions", help="Also ask with worse pictures: noise,blur,contrast,jpeg,window.")
+        str,
+        typer.Option("--corruptions", help="Also ask with worse pictures: noise,blur,contrast,jpeg,window."),
     ] = "",
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again what ended without a reply.")

@@ -187,9 +187,7 @@ def test_noise_text_and_corruptions_are_asked_beside(folders, tmp_path):
     for row in rows:
         assert ("<image>" in row["prompt"]) == (row["control"] != "text")
         assert len(row["image"]) == 64 and "shown" not in row
-    answers = {
-        control: [row["answer"] for row in rows if row["control"] == control] for control in counts
-    }
+    answers = {control: [row["answer"] for row in rows if row["control"] == control] for control in counts}
     assert answers["noise"] != answers["none"] and answers["blur:5"] != answers["none"]
     entry = scores["benchmarks"]["held-out"]
     assert set(entry["controls"]) == {"noise", "text"}
@@ -205,7 +203,10 @@ def test_noise_text_and_corruptions_are_asked_beside(folders, tmp_path):
 
 
 def test_the_share_of_the_gain_that_a_control_keeps():
-    rows = [_row(number, "none", "yes" if number % 2 else "no", "yes" if number % 2 else "no") for number in range(8)]
+    rows = [
+        _row(number, "none", "yes" if number % 2 else "no", "yes" if number % 2 else "no")
+        for number in range(8)
+    ]
     rows += [_row(number, "text", "yes", "yes" if number % 2 else "no") for number in range(8)]
     rows += [_row(number, "noise", "yes" if number % 2 or not number else "no", "yes" if number % 2 else "no")
              for number in range(8)]  # fmt: skip
@@ -243,20 +244,42 @@ def test_slices_by_what_is_known_of_the_image_and_by_length(tmp_path):
     with DatasetWriter(tmp_path / "records", "r") as records:
         refs = [records.add_image(np.full((8, 8, 3), 40 * shade, dtype=np.uint8)) for shade in range(3)]
         for number, (ref, facts) in enumerate(
-            zip(refs, ({"modality": "CT", "labels": {"organ": "Lung"}}, {"labels": {"body_part": "HEAD"}}, {}), strict=True)
+            zip(
+                refs,
+                ({"modality": "CT", "labels": {"organ": "Lung"}}, {"labels": {"body_part": "HEAD"}}, {}),
+                strict=True,
+            )
         ):
-            source = {"dataset": "r", "record": str(number), "licence": "MIT", "group": f"g{number}", "split": "test"}
+            source = {
+                "dataset": "r",
+                "record": str(number),
+                "licence": "MIT",
+                "group": f"g{number}",
+                "split": "test",
+            }
             records.add(Sample(f"r{number}", [], [ref], facts, source | {"kind": "record"}))
     with DatasetWriter(tmp_path / "asked", "a", images_from=[tmp_path / "records"]) as asked:
         for number, ref in enumerate(refs):
             gold = ["left", "left lower lobe", "a b c d e"][number]
             facts = {"question": {"kind": "k", "answer_type": "open", "references": [gold]}}
-            source = {"dataset": "a", "record": str(number), "licence": "MIT", "group": f"g{number}", "split": "test"}
+            source = {
+                "dataset": "a",
+                "record": str(number),
+                "licence": "MIT",
+                "group": f"g{number}",
+                "split": "test",
+            }
             asked.add(Sample(f"q{number}", [user_turn("?", 1)], [ref], facts, source | {"kind": "question"}))
     questions = read_questions(open_dataset(tmp_path / "asked"), "b")
-    assert [question.slices for question in questions] == [{"modality": "ct", "organ": "lung"}, {"organ": "head"}, {}]
+    assert [question.slices for question in questions] == [
+        {"modality": "ct", "organ": "lung"},
+        {"organ": "head"},
+        {},
+    ]
     reply = {"prompt": "?", "answer": "left", "truncated": False, "latency_s": 0.1}
-    slices = summarise([answer_row(one, one.images, reply, "answer") for one in questions], "answer")["slices"]
+    slices = summarise([answer_row(one, one.images, reply, "answer") for one in questions], "answer")[
+        "slices"
+    ]
     assert {name: list(part) for name, part in slices.items()} == {
         "kind": ["k"],
         "answer_type": ["open"],

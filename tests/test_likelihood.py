@@ -49,7 +49,10 @@ def _question(text: str, choices: list[str], answer_type: str = "choice") -> Que
 
 def test_candidates_are_those_of_the_question():
     assert candidates_of(_question("is it?", [], "yes_no")) == {"yes": ["yes", "Yes"], "no": ["no", "No"]}
-    assert candidates_of(_question("which side?", ["left", "right"])) == {"left": ["left"], "right": ["right"]}
+    assert candidates_of(_question("which side?", ["left", "right"])) == {
+        "left": ["left"],
+        "right": ["right"],
+    }
     assert candidates_of(_question("which?\nA. left\nB. right", ["left", "right"])) == {
         "left": ["left", "A", "A. left"],
         "right": ["right", "B", "B. right"],
@@ -134,7 +137,8 @@ def test_a_stopped_run_goes_on_and_asks_nothing_twice(bench, tmp_path, monkeypat
     }
     assert len(asked) == len(bench[3]) - 13
     keys = Counter(
-        (row["control"], row["id"]) for row in map(json.loads, (tmp_path / "partial").read_text().splitlines())
+        (row["control"], row["id"])
+        for row in map(json.loads, (tmp_path / "partial").read_text().splitlines())
     )
     assert set(keys.values()) == {1} and len(keys) == len(bench[3])
 

@@ -31,7 +31,7 @@ def test_the_interval_of_f1_covers_under_clustered_replies():
 
 def _reports(count: int = 40) -> list[Item]:
     rng = np.random.default_rng(1)
-    words = np.array("the lungs are clear heart size is normal no effusion seen left right small".split())
+    words = np.array(["the", "lungs", "are", "clear", "heart", "size", "normal", "no", "effusion", "left"])
 
     def text(length: int) -> str:
         return " ".join(rng.choice(words, length))
@@ -62,6 +62,8 @@ def test_one_group_or_no_spread_has_no_interval():
 
 def test_an_image_drawn_twice_counts_as_two_images():
     """MME counts images with every question right: a repeated image must not melt into one."""
-    items = [Item("yes", ("yes",), "yes_no", group=f"g{n}", category="existence", image=f"i{n}") for n in (0, 0, 1)]
+    items = [
+        Item("yes", ("yes",), "yes_no", group=f"g{n}", category="existence", image=f"i{n}") for n in (0, 0, 1)
+    ]
     taken = _taken([items[:2], items[2:]], [0, 0, 1, 0])
     assert [item.image for item in taken] == ["i0", "i0", "i0#1", "i0#1", "i1", "i0#2", "i0#2"]

@@ -99,7 +99,9 @@ def choose_answers(
             scored = _score(model, processor, texts, [images(question) for question in asked], spoken)
             latency = (time.perf_counter() - start) / len(asked)
             found = [
-                _reply(question, prompts[question.key], _values(rows[question.key], values, per_token), latency)
+                _reply(
+                    question, prompts[question.key], _values(rows[question.key], values, per_token), latency
+                )
                 for question, values in zip(asked, scored, strict=True)
             ]
             append_replies(file, found)

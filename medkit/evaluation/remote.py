@@ -54,7 +54,9 @@ def request_of(question: Question, dataset: Dataset, most_image_px: int, most_to
     """Gives a question as a request; its prompt names pictures by their references."""
     control = question.control if changes_image(question.control) else ""
     # A blank or noise shows nothing of the picture; a corruption is named beside it.
-    named = [control if control in ("blank", "noise") else f"{ref} {control}".rstrip() for ref in question.images]
+    named = [
+        control if control in ("blank", "noise") else f"{ref} {control}".rstrip() for ref in question.images
+    ]
     prompt = json.dumps(_messages(question.messages, named, _named), ensure_ascii=False)
 
     def messages() -> list[dict[str, Any]]:

@@ -112,7 +112,10 @@ def summary_lines(scores: dict[str, Any]) -> list[str]:
             found = ", ".join(f"{severity}: {value['value']:.3f}" for severity, value in levels.items())
             lines.append(f"  {kind} by severity: {found}")
         if "calibration" in entry:
-            sure, half = entry["calibration"], next(one for one in entry["selective"]["at"] if one["coverage"] == 0.5)
+            sure, half = (
+                entry["calibration"],
+                next(one for one in entry["selective"]["at"] if one["coverage"] == 0.5),
+            )
             lines.append(
                 f"  sure of its answers {sure['confidence']:.3f}, calibration error {sure['ece']:.3f}; of the surer "
                 f"half {half['accuracy']:.3f} are right"

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medkit import __version__
-from medkit.report import about, charts, findings, tables, wording
+from medkit.report import about, cautions, charts, findings, tables, trust, wording
 from medkit.report.gallery import Images, gallery, taught
 from medkit.report.read import Run, read_run
 from medkit.store import write_atomically
@@ -38,13 +38,18 @@ def render(run: Run) -> str:
     view = {
         "head": head,
         "head_rows": tables.headline_chart(run, head),
-        "doubts": findings.doubts(run, head),
+        "doubts": findings.by_gravity([*findings.doubts(run, head), *cautions.cautions(run, head)]),
         "overview": tables.overview(run),
         "slices": tables.slices(run, head),
         "controls": tables.controls(run),
+        "poor": trust.corruptions(run),
+        "certainty": trust.calibrated(run),
+        "definitions": trust.definitions(run),
+        "asked": trust.asked(run),
         "forgetting": tables.forgetting(run),
         "training": tables.training(run),
         "budget": tables.budget(run),
+        "equal": trust.equal_budget(run, head),
         "gallery": gallery(run, head, images),
         "data": about.data_card(run),
         "taught": taught(run, images),
@@ -103,6 +108,7 @@ _LEGEND = {
     "majority": "always the most frequent answer of the kind",
     "loss": "loss",
     "valid": "validation loss",
+    "diagonal": "as sure as right",
 }
 _LEVELS = {"warn": "Caution", "note": "Note", "fine": "Checked"}
 _CONTENTS = (
@@ -111,15 +117,21 @@ _CONTENTS = (
     ("benchmarks", "Benchmarks"),
     ("slices", "By kind"),
     ("controls", "Controls"),
+    ("poor", "Poor pictures"),
+    ("certainty", "Certainty"),
+    ("definitions", "Other definitions"),
     ("forgetting", "Forgetting"),
     ("training", "Training"),
     ("gallery", "Before and after"),
+    ("asked", "How it was asked"),
     ("data", "Data card"),
     ("ledger", "Ledger"),
     ("model", "Model card"),
     ("reproduce", "Make it again"),
 )
-_OPTIONAL = {"benchmarks": "overview", "slices": "slices", "controls": "controls", "forgetting": "forgetting"}
+_OPTIONAL = {"benchmarks": "overview"} | {
+    name: name for name in ("slices", "controls", "poor", "certainty", "definitions", "forgetting", "asked")
+}
 
 
 def _has(view: dict, anchor: str) -> bool:

@@ -72,6 +72,16 @@ def final_model(run: Run) -> str:
     return models[-1] if models else ""
 
 
+def stage_path(run: Run, model: str) -> list[str]:
+    """Gives the training stages that lead from the base to a model, in their order; [] where they are unknown."""
+    steps = {step.name: step for step in run.of("train")}
+    path: list[str] = []
+    while model in steps and model not in path:
+        path.insert(0, model)
+        model = str(find_key(steps[model].settings, "start") or "base")
+    return path if model == "base" else []
+
+
 def accuracy(run: Run, model: str, benchmark: str) -> dict[str, Any]:
     """Gives the scores of one model on one benchmark, empty when there are none."""
     return mapping(mapping(mapping(run.scores.get(model)).get("benchmarks")).get(benchmark))
@@ -133,7 +143,7 @@ def headline(run: Run) -> Headline:
 
 
 def doubts(run: Run, head: Headline) -> list[Finding]:
-    """Lists what to distrust, the gravest first; a check that found nothing is listed as such."""
+    """Lists what to distrust; a check that found nothing is listed as such."""
     found: list[Finding] = []
     if head.verdict == "none":
         found.append(Finding("warn", "No gain is shown", "The interval of the difference includes zero."))
@@ -150,7 +160,11 @@ def doubts(run: Run, head: Headline) -> list[Finding]:
             found += _about_kinds(benchmark, scored)
         if is_general(run, benchmark):
             found += _about_forgetting(benchmark, compared(run, benchmark, head.model))
-    found += _about_leaks(run) + _about_training(run) + _about_data(run)
+    return found + _about_leaks(run) + _about_training(run) + _about_data(run)
+
+
+def by_gravity(found: list[Finding]) -> list[Finding]:
+    """Puts the gravest findings first."""
     order = {"warn": 0, "note": 1, "fine": 2}
     return sorted(found, key=lambda finding: order[finding.level])
 
@@ -180,7 +194,12 @@ def _under_control(name: str, entry: Any) -> str:
     return text if survives is None else f"{text} ({wording.percent(survives)} of the right answers survive)"
 
 
-_CONTROL_WORDS = {"blank": "a blank image", "shuffled": "another question's image"}
+_CONTROL_WORDS = {
+    "blank": "a blank image",
+    "shuffled": "another question's image",
+    "noise": "noise in place of the image",
+    "text": "no image at all",
+}
 
 
 def _about_counts(benchmark: str, scored: dict[str, Any]) -> list[Finding]:

@@ -207,6 +207,7 @@ def budget(run: Run) -> list[dict[str, Any]]:
         rows.append(
             {
                 "stage": step.name,
+                "steps": wording.count(result.get("steps")),
                 "samples": wording.count(entry.get("samples_seen", result.get("samples_seen"))),
                 "tokens": wording.count(entry.get("tokens", result.get("supervised_tokens"))),
                 "seconds": wording.duration(entry.get("seconds", result.get("seconds"))),
@@ -221,7 +222,12 @@ def replay_share(step: Step) -> float | None:
     return wording.number(find_key(step.settings, "replay"))
 
 
-_CONTROL_LABELS = {"blank": "blank image", "shuffled": "another question’s image"}
+_CONTROL_LABELS = {
+    "blank": "blank image",
+    "shuffled": "another question’s image",
+    "noise": "noise as image",
+    "text": "no image",
+}
 
 
 def _whole(share: float) -> str:
@@ -303,7 +309,7 @@ def _scorers(base: dict[str, Any], adapted: dict[str, Any]) -> list[dict[str, st
 def _control_row(
     run: Run, model: str, label: str, entry: dict[str, Any], scored: dict[str, Any]
 ) -> dict[str, Any]:
-    survives = wording.number(entry.get("survives"))
+    survives, gain = wording.number(entry.get("survives")), wording.number(entry.get("gain_kept"))
     right = label == "the right image"
     style = style_of(model, final_model(run)) if right else "control"
     return {
@@ -313,6 +319,7 @@ def _control_row(
         "value": wording.percent(entry.get("value")),
         "interval": wording.interval(entry),
         "survives": "" if survives is None else wording.percent(survives),
+        "gain": "" if gain is None else f"{wording.points(gain).removeprefix('+')}{wording.SPACE}%",
         "chart": charts.bar(charts.mark(f"{model}, {label}", entry, style), _majority(scored)),
     }
 

@@ -64,9 +64,9 @@ def score_items(items: Sequence[Item], profile: Profile, seed: int = 0) -> dict[
 
     Returns:
         ``{version, title, scores: {name: {value, low, high, count, definition, empty, truncated, unparsed,
-        would_be_random, refused, failed}}, corpus: {name: {value, low, high, count, definition}}}`` (a
-        single group has no interval there). Every count is of the items that the score applies to, and such an item counts with the value that the definition
-        gives, never with one that is made up.
+        would_be_random, refused, failed}}, corpus: {name: {value, low, high, count, definition}}}`` (a number of
+        a set has no interval where there is a single group). Every count is of the items that the score applies
+        to, and such an item counts with the value that the definition gives, never with one that is made up.
     """
     items = [item for item in items if not item.failed]
     scores = {}
