@@ -148,8 +148,11 @@ def _known_of(dataset: Dataset, split: str, refs: set[str]) -> dict[str, dict[st
 
 
 def _slices(facts: dict[str, Any]) -> dict[str, str]:
-    labels = facts.get("labels") if isinstance(facts.get("labels"), dict) else {}
-    told = {**labels, **{name: facts[name] for name in IMAGE_SLICES if facts.get(name)}}
+    labels = facts.get("labels")
+    told = {
+        **(labels if isinstance(labels, dict) else {}),
+        **{name: facts[name] for name in IMAGE_SLICES if facts.get(name)},
+    }
     found = {}
     for name, places in IMAGE_SLICES.items():
         value = next((told[place] for place in places if told.get(place)), None)

@@ -63,7 +63,7 @@ def headline_chart(run: Run, head: Headline) -> list[dict[str, Any]]:
         mark = charts.mark(name, entry, "control")
         rows.append(
             {
-                "label": f"{head.model}, {_CONTROL_LABELS.get(name, name)}",
+                "label": f"{head.model}, {wording.CONTROL_LABELS.get(name, name)}",
                 "value": wording.percent(mapping(entry).get("value")),
                 "interval": wording.interval(entry),
                 "chart": charts.dots([mark], _majority_of(run, head.benchmark)),
@@ -104,7 +104,7 @@ def controls(run: Run) -> list[dict[str, Any]]:
                 continue
             rows.append(_control_row(run, model, "the right image", mapping(scored.get("accuracy")), scored))
             for name, entry in mapping(scored.get("controls")).items():
-                label = _CONTROL_LABELS.get(name, name)
+                label = wording.CONTROL_LABELS.get(name, name)
                 rows.append(_control_row(run, model, label, mapping(entry), scored))
         if rows:
             found.append({"name": benchmark, "rows": rows})
@@ -220,14 +220,6 @@ def budget(run: Run) -> list[dict[str, Any]]:
 def replay_share(step: Step) -> float | None:
     """Gives the share of general samples mixed into a training stage, None when its settings don't say."""
     return wording.number(find_key(step.settings, "replay"))
-
-
-_CONTROL_LABELS = {
-    "blank": "blank image",
-    "shuffled": "another question’s image",
-    "noise": "noise as image",
-    "text": "no image",
-}
 
 
 def _whole(share: float) -> str:
