@@ -22,10 +22,6 @@ def evaluate(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the benchmark.")
     ] = None,
-    corruptions: Annotated[
-        str,
-        typer.Option("--corruptions", help="Also ask with worse pictures: noise,blur,contrast,jpeg,window."),
-    ] = "",
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again what ended without a reply.")
     ] = False,
@@ -33,11 +29,11 @@ def evaluate(
     """Score a checkpoint or an endpoint on the questions of a dataset folder, outside of a run.
 
     A stopped evaluation goes on with the same command. A key is read from $MEDKIT_ENDPOINT_KEY only.
-    --corruptions asks every question again with its picture made worse, at each of the card's severities.
+    --set corruptions=noise,blur asks again with every picture made worse, at each of the card's severities.
 
     \b
     medkit evaluate runs/phantom/model --data runs/phantom/2-teach --out scores/phantom
-    medkit evaluate runs/phantom/model --data runs/phantom/2-teach --out scores/worse --corruptions noise,blur
+    medkit evaluate runs/phantom/model --data runs/phantom/2-teach --out scores/worse --set corruptions=noise,blur
     medkit evaluate --endpoint http://127.0.0.1:8000/v1 --model llava --data runs/phantom/2-teach --out scores/llava
     """
     from .evaluation.endpoint_card import read_endpoint
@@ -47,8 +43,7 @@ def evaluate(
         raise MedkitError("name one model: a folder, or --endpoint URL --model NAME")
     asked = model if endpoint is None else read_endpoint(endpoint, name)
     assert asked is not None
-    changes = [*(settings or []), *([f"corruptions=[{corruptions}]"] if corruptions else [])]
-    cards = find_benchmarks(benchmark or ["held-out"], changes)
+    cards = find_benchmarks(benchmark or ["held-out"], settings or [])
     scores = evaluate_alone(asked, cards, data, out, retry_failed=retry_failed)
     for line in summary_lines(scores):
         typer.echo(line)

@@ -287,3 +287,16 @@ def test_slices_by_what_is_known_of_the_image_and_by_length(tmp_path):
         "organ": ["head", "lung", "not stated"],
         "answer_length": ["1 word", "2 to 4 words", "5 words or more"],
     }
+
+
+def test_the_command_line_sets_lists_with_and_without_brackets():
+    from medkit.errors import MedkitError
+    from medkit.evaluation.standalone import find_benchmarks
+
+    for given in ("corruptions=noise,blur", "corruptions=[noise, blur]"):
+        [card] = find_benchmarks(["held-out"], [given, "severities=1,5", "controls=text"])
+        assert (card.corruptions, card.severities, card.controls) == (["noise", "blur"], [1, 5], ["text"])
+    with pytest.raises(MedkitError, match=r"--set corruptions\.0: Input should be 'noise', 'blur'"):
+        find_benchmarks(["held-out"], ["corruptions=fog"])
+    with pytest.raises(MedkitError, match=r"--set severities\.0: Input should be less than or equal to 5"):
+        find_benchmarks(["held-out"], ["severities=[7]"])

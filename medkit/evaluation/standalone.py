@@ -148,6 +148,8 @@ def _changed(card: Benchmark, settings: Sequence[str]) -> Benchmark:
         value, fault = parse_value(raw.strip())
         if fault:
             raise MedkitError(f"--set {text}: {fault}")
+        if isinstance(values[key], list) and isinstance(value, str):  # a list without its brackets
+            value = [parse_value(part.strip())[0] for part in value.split(",")]
         values[key] = value
     try:
         return Benchmark.model_validate(values)
