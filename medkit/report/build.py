@@ -65,7 +65,8 @@ def render(run: Run) -> str:
             **view,
             title=title,
             name=run.name,
-            note=str(run.comparisons.get("note") or ""),
+            # the comparison counts each stage by itself; where the stages can be added up, the table says more
+            note="" if view["equal"]["rows"] else str(run.comparisons.get("note") or ""),
             definition=str(
                 findings.accuracy(run, head.model or "base", head.benchmark).get("definition") or ""
             ),

@@ -201,8 +201,13 @@ def _severity_plot(run: Run, models: list[str], benchmark: str, kind: str) -> An
     ticks = [(0.0, "none")] + [(level / SEVERITIES, str(level)) for level in range(1, SEVERITIES + 1)]
     final, series = final_model(run), []
     for model in models:
-        scored = accuracy(run, model, benchmark)
-        levels = {"0": mapping(scored.get("accuracy")), **mapping(_worse(run, model, benchmark).get(kind))}
+        scored, asked_worse = (
+            accuracy(run, model, benchmark),
+            mapping(_worse(run, model, benchmark).get(kind)),
+        )
+        if not asked_worse:
+            continue
+        levels = {"0": mapping(scored.get("accuracy")), **asked_worse}
         points = [
             Point(int(level) / SEVERITIES, value, *wording.bounds(entry))
             for level, entry in sorted(levels.items())
