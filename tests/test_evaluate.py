@@ -90,7 +90,7 @@ def test_rows_say_what_was_asked_and_shown(folders, tmp_path):
 def test_a_second_call_asks_nothing_and_gives_the_same_answers(folders, tmp_path, monkeypatch):
     _, rows, scores = _run(folders, tmp_path)
     assert not (tmp_path / PARTIAL).exists()
-    names = ("benchmark", "control", "id", "prompt", "answer", "truncated", "latency_s")
+    names = ("benchmark", "control", "id", "prompt", "answer", "truncated", "confidence", "latency_s")
     kept = [{name: row[name] for name in names} for row in rows]
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / PARTIAL).write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medkit.errors import DataError, ModelError
-from medkit.evaluation.controls import changes_image, shown_image
+from medkit.evaluation.controls import blank_image, changes_image, shown_image
 from medkit.evaluation.corruptions import Corruption
 from medkit.evaluation.pope import pope_questions
 from medkit.evaluation.questions import Question, limited, read_questions, with_controls
@@ -48,7 +48,11 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
         ModelError: The model can't be loaded, the endpoint can't be asked, or answers depend on the batch.
     """
     start = time.perf_counter()
-    name, seed = settings.get("name", "model"), settings.get("seed", 0)
+    name, seed, hardware = (
+        settings.get("name", "model"),
+        settings.get("seed", 0),
+        settings.get("hardware") or {},
+    )
     cards = settings["benchmarks"]
     asked: dict[str, list[Question]] = {}
     datasets: dict[str, Dataset] = {}
@@ -65,7 +69,15 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
 
         replies, decoding = ask_questions(settings["endpoint"], cards, asked, datasets, out / PARTIAL)
     else:
-        replies, decoding = _answer_all(settings, cards, asked, datasets, _model_folder(inputs["model"]), out)
+        rest, processes = (cards, datasets, _model_folder(inputs["model"])), hardware.get("processes", 1)
+        if processes > 1:
+            from medkit.evaluation.replicas import answer_in_processes
+
+            replies, decoding = answer_in_processes(
+                _answer_all, processes, settings, asked, rest, out, PARTIAL
+            )
+        else:
+            replies, decoding = _answer_all(settings, asked, *rest, out)
     scores: dict[str, Any] = {"model": name, "decoding": decoding, "benchmarks": {}}
     lines: list[str] = []
     for card in cards:
@@ -134,8 +146,8 @@ def _counts(dataset: Dataset) -> dict[str, Any]:
 
 def _answer_all(
     settings: dict[str, Any],
-    cards: Sequence[dict[str, Any]],
     asked: dict[str, list[Question]],
+    cards: Sequence[dict[str, Any]],
     datasets: dict[str, Dataset],
     model_folder: Path,
     out: Path,
@@ -250,16 +262,21 @@ def _stopped(reply: dict[str, Any], stop: Sequence[str]) -> dict[str, Any]:
 def _images_of(dataset: Dataset, contract: Any) -> Callable[[Question], list[Image.Image]]:
     from medkit.models.contract import prepare_image
 
-    @lru_cache(maxsize=256)  # questions of like length about one image come side by side
+    @lru_cache(maxsize=256)  # questions about one image come side by side
     def prepared(ref: str, control: str) -> Image.Image:
-        shown = shown_image(dataset.image(ref), ref, control, contract.mean_colour)
-        return prepare_image(shown, contract)
+        return prepare_image(shown_image(dataset.image(ref), ref, control), contract)
 
-    def images(question: Question) -> list[Image.Image]:
+    @lru_cache(maxsize=256)  # one object for all of a size: the same object is read once
+    def blank(size: tuple[int, int]) -> Image.Image:
+        return prepare_image(blank_image(size, contract.mean_colour), contract)
+
+    def shown(question: Question) -> list[Image.Image]:
+        if question.control == "blank":
+            return [blank(dataset.image_size(ref)) for ref in question.images]
         control = question.control if changes_image(question.control) else "none"
         return [prepared(ref, control) for ref in question.images]
 
-    return images
+    return shown
 
 
 def _model_folder(folder: Path) -> Path:

@@ -17,15 +17,14 @@ import torch
 from PIL import Image
 
 from medkit.errors import ModelError
+from medkit.evaluation.prefixes import Prompts, shares_prefixes
 from medkit.evaluation.questions import Question
 from medkit.evaluation.replies import Key, append_replies, read_replies
+from medkit.models.fast_linear import fast_linears
 from medkit.progress import bar
 from medkit.sample import assistant_turn
 
 LETTERS = "ABCDEFGHIJ"
-# Families whose next token depends on the tokens before it and their number alone, so that candidates can go
-# on from the cache of a prompt that was read once.
-PLAIN_FAMILIES = ("llava",)
 
 
 def candidates_of(question: Question) -> dict[str, list[str]]:
@@ -88,7 +87,11 @@ def choose_answers(
     }
     model.eval()
     title = f"{questions[0].benchmark}, likelihood" if questions else "likelihood"
-    with partial.open("ab") as file, bar(title, len(questions), len(replies)) as progress:
+    with (
+        fast_linears(model),
+        partial.open("ab") as file,
+        bar(title, len(questions), len(replies)) as progress,
+    ):
         for batch in _batches(questions, rows, batch_size):
             asked = [question for question in batch if question.key not in replies]
             if not asked:
@@ -175,7 +178,7 @@ def _score(
     for place, ids in enumerate(rows):
         targets[place, : len(ids)] = torch.tensor(ids, device=model.device)
         real[place, : len(ids)] = True
-    score = _from_prompts if model.config.model_type in PLAIN_FAMILIES else _from_whole
+    score = _from_prompts if shares_prefixes(model) else _from_whole
     logits = score(model, processor, (texts, images, owners), targets, real)  # [R, T, V]
     chosen = logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
     sums = torch.where(real, chosen, 0.0).double().sum(1).tolist()
@@ -191,11 +194,15 @@ Asked = tuple[list[str], list[list[Image.Image]], list[int]]  # prompts, their i
 def _from_prompts(
     model: Any, processor: Any, asked: Asked, targets: torch.Tensor, real: torch.Tensor
 ) -> torch.Tensor:
-    """Reads every prompt, image included, once; the spellings go on from its cache."""
+    """Reads every picture and every prompt once; the spellings go on from the prompt's cache."""
     texts, images, owners = asked
-    inputs = _inputs(model, processor, texts, images)
+    rows = [range(len(texts))]
+    [inputs] = Prompts(processor, texts, images, rows, model.config.image_token_id).inputs(model)
     mask = inputs["attention_mask"]
     positions = (mask.cumsum(1) - 1).clamp(min=0)
+    if "past_key_values" in inputs:  # the pictures are read: only what follows them is left
+        read = inputs["past_key_values"].get_seq_length()
+        inputs["input_ids"], positions = inputs["input_ids"][:, read:], positions[:, read:]
     first = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
     owner = torch.tensor(owners, device=mask.device)
     heads = first.logits[:, -1:][owner]  # [R, 1, V]
@@ -220,7 +227,7 @@ def _from_whole(
     texts, images, owners = asked
     found = []
     for place, owner in enumerate(owners):
-        inputs = _inputs(model, processor, [texts[owner]], [images[owner]])
+        [inputs] = Prompts(processor, [texts[owner]], [images[owner]], [[0]], None).inputs(model)
         tail = targets[place : place + 1][:, real[place]]
         for name, fill in (("input_ids", tail), ("attention_mask", torch.ones_like(tail))):
             inputs[name] = torch.cat([inputs[name], fill.to(inputs[name].dtype)], dim=1)
@@ -231,22 +238,6 @@ def _from_whole(
         missing = targets.shape[1] - tail.shape[1]
         found.append(torch.nn.functional.pad(logits, (0, 0, 0, missing)))
     return torch.cat(found)
-
-
-def _inputs(model: Any, processor: Any, texts: list[str], images: list[list[Image.Image]]) -> Any:
-    bos = processor.tokenizer.bos_token
-    inputs = processor(
-        text=texts,
-        images=images if any(images) else None,
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-        # A template that writes the first token itself must not get a second one.
-        add_special_tokens=not (bos is not None and texts[0].startswith(bos)),
-    ).to(model.device)
-    if "pixel_values" in inputs:
-        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
-    return inputs
 
 
 def _values(rows: list[Spelling], scored: list[tuple[float, int]], per_token: bool) -> dict[str, float]:
