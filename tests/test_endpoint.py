@@ -372,8 +372,9 @@ def test_a_checkpoint_folder_is_scored_the_same_way_and_checked_alone(data, tmp_
 
     real = generate._answer
 
-    def depends_on_the_batch(model, processor, texts, *rest):
-        return [(f"{text} {len(texts) > 1}", cut) for text, cut in real(model, processor, texts, *rest)]
+    def depends_on_the_batch(model, processor, inputs, config):
+        many = len(inputs["input_ids"]) > 1
+        return [(f"{text} {many}", *rest) for text, *rest in real(model, processor, inputs, config)]
 
     monkeypatch.setattr(generate, "_answer", depends_on_the_batch)
     with pytest.raises(ModelError, match="8 of 8 answers are others in a batch of 32 than alone"):
