@@ -330,7 +330,7 @@ def _trusted(rate: float, questions: int) -> dict[str, Any]:
         "selective": {"at": at, "area": rate + 0.03},
         "profiles": {
             "medkit": {
-                "version": 1, "title": "corrected definitions",
+                "version": 1, "title": "medkit: corrected definitions",
                 "scores": {"answer": {**_around(rate), **score}, "yes_no": {**_around(rate), **score, "count": 50}},
                 "corpus": {"pope_f1": {**_around(rate), "count": 50, "definition": "F1 of yes."},
                            "cider": {"value": 1.234, "low": 1.1, "high": 1.4, "count": 50, "definition": "CIDEr."}},

@@ -154,7 +154,7 @@ def test_certainty_is_drawn_and_judged(report, tmp_path):
 
 def test_every_score_of_a_profile_stands_with_its_counts(report):
     text = plain(report)
-    assert "held-out · medkit, version 1: corrected definitions" in text
+    assert "held-out · medkit: corrected definitions, version 1" in text
     assert (
         "yes/no Its yes or no, read as a whole word. 50 41.0 % 38.0–44.0 93.0 % 90.0–96.0 3 unparsed, 1 truncated"
         in text
@@ -288,7 +288,7 @@ def test_hostile_names_are_escaped_in_charts(tmp_path):
     scores["benchmarks"]["held-out"]["controls"]['"><script>c'] = {"value": 0.5, "low": 0.4, "high": 0.6}
     entry = scores["benchmarks"]["held-out"]
     entry["corruptions"]['"><script>d'] = {"1": {"value": 0.5}, "x": {"value": 0.4}}
-    entry["profiles"]['"><script>p'] = entry["profiles"]["medkit"]
+    entry["profiles"]['"><script>p'] = entry["profiles"]["medkit"] | {"title": '"><script>p'}
     entry["calibration"]["bins"] = [None, {"confidence": "x", "accuracy": 1}]
     entry["data"]["differs"] = ['"><script>e']
     scores["decoding"]['"><script>f'] = '"><script>g'
@@ -349,6 +349,33 @@ def test_broken_files_are_named_not_fatal(tmp_path):
     assert "compare/comparisons.json can't be read as JSON: differences and p-values can't be shown." in page
     assert "instruct/log.jsonl: 1 unreadable line left out." in page
     assert "no gain is claimed" in page
+
+
+def test_a_single_evaluation_has_a_report_of_its_own(tmp_path):
+    folder = next(make_run(tmp_path / "fake").glob("*-evaluate-instruct"))
+    page = write_report(folder)
+    assert page == folder / "report.html"
+    text = plain(page.read_text())
+    assert (
+        "On 200 held-out questions about 20 images, instruct answers 93.0 % (95 % interval 90.0–96.0) correctly."
+    ) in text
+    assert "blurred 3 75.0 % 72.0–78.0 −18.0 −21.0 to −15.0" in text
+    assert "position 50 90.0 % 85.0–95.0 35.0 %" in text
+    for absent in (
+        "adaptation",
+        "Adapted",
+        "not complete",
+        "Ledger",
+        "Model card",
+        "Against base",
+        "Won / lost",
+    ):
+        assert absent not in text, absent
+    base = plain(write_report(next((tmp_path / "fake").glob("*-evaluate-base"))).read_text())
+    assert "base model answers 41.0 %" in base and "position 50 38.0 % 33.0–43.0" in base
+    assert "Written by medkit" in text and page.read_text().count("<section") == page.read_text().count(
+        "</section"
+    )
 
 
 def test_a_missing_folder_is_an_error_with_the_way_out(tmp_path):

@@ -17,7 +17,7 @@ def write_report(run_folder: Path | str) -> Path:
     """Writes ``report.html`` into a run folder from what the folder holds, complete or not.
 
     Args:
-        run_folder: A folder made by ``medkit run``.
+        run_folder: A folder made by ``medkit run``, or by ``medkit evaluate``.
 
     Returns:
         The path of the report.
@@ -58,21 +58,19 @@ def render(run: Run) -> str:
         "make": about.reproduce(run),
     }
     title = str(run.recipe.get("title") or run.name)
-    return (
-        template_engine()
-        .get_template("template.html")
-        .render(
-            **view,
-            title=title,
-            name=run.name,
-            # the comparison counts each stage by itself; where the stages can be added up, the table says more
-            note="" if view["equal"]["rows"] else str(run.comparisons.get("note") or ""),
-            definition=str(
-                findings.accuracy(run, head.model or "base", head.benchmark).get("definition") or ""
-            ),
-            missing=run.missing,
-            contents=[(anchor, label) for anchor, label in _CONTENTS if _has(view, anchor)],
-        )
+    engine = template_engine()
+    if run.alone:
+        engine.globals |= {"legend_words": {**_LEGEND, "final": head.model}, "unshown": ("base", "stage")}
+    return engine.get_template("template.html").render(
+        **view,
+        title=title,
+        name=run.name,
+        # the comparison counts each stage by itself; where the stages can be added up, the table says more
+        note="" if view["equal"]["rows"] else str(run.comparisons.get("note") or ""),
+        definition=str(findings.accuracy(run, head.model or "base", head.benchmark).get("definition") or ""),
+        missing=run.missing,
+        alone=run.alone,
+        contents=[(anchor, label) for anchor, label in _CONTENTS if _has(view, anchor, run.alone)],
     )
 
 
@@ -95,6 +93,7 @@ def template_engine() -> Environment:
         "points_interval": wording.points_interval,
         "count": wording.count,
         "legend_words": _LEGEND,
+        "unshown": (),
         "level_words": _LEVELS,
         "version": __version__,
     }
@@ -130,12 +129,15 @@ _CONTENTS = (
     ("model", "Model card"),
     ("reproduce", "Make it again"),
 )
+_OF_RUNS = ("data", "ledger", "model", "reproduce")
 _OPTIONAL = {"benchmarks": "overview"} | {
     name: name for name in ("slices", "controls", "poor", "certainty", "definitions", "forgetting", "asked")
 }
 
 
-def _has(view: dict, anchor: str) -> bool:
+def _has(view: dict, anchor: str, alone: bool) -> bool:
+    if alone and anchor in _OF_RUNS:
+        return False
     if anchor == "gallery":
         return bool(view["gallery"]["total"])
     return bool(view[_OPTIONAL.get(anchor, anchor)]) if anchor in (*_OPTIONAL, "training") else True

@@ -55,6 +55,8 @@ def benchmark_names(run: Run) -> list[str]:
 
 def is_general(run: Run, benchmark: str) -> bool:
     """Whether a benchmark asks about another domain than the one adapted to (it measures forgetting)."""
+    if run.alone:
+        return False
     general = mapping(mapping(run.comparisons.get("benchmarks")).get(benchmark)).get("general")
     if isinstance(general, bool):
         return general
@@ -106,6 +108,10 @@ def headline(run: Run) -> Headline:
     parts: dict[str, Any] = {"benchmark": benchmark, "model": model, "base": base, "adapted": adapted}
     if not base and not adapted:
         text = "Nothing has been evaluated yet, so this report can't say whether the adaptation helped."
+        return Headline("unknown", sentence=text, difference={}, **parts)
+    if run.alone and adapted:
+        asked = f"{_amount(scored.get('count'))} {benchmark} questions about {_amount(scored.get('images'))} images"
+        text = f"On {asked}, {model} answers {_measured(adapted, named=True)} correctly."
         return Headline("unknown", sentence=text, difference={}, **parts)
     if not base or not adapted:
         who, entry = ("base", base) if base else ("adapted", adapted)

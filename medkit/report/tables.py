@@ -47,7 +47,7 @@ def headline_chart(run: Run, head: Headline) -> list[dict[str, Any]]:
     """Gives the rows of the chart under the headline: base, every stage, then the controls of the result."""
     rows = [
         {
-            "label": _role(model, head.model),
+            "label": model if run.alone else _role(model, head.model),
             "value": wording.percent(
                 mapping(accuracy(run, model, head.benchmark).get("accuracy")).get("value")
             ),

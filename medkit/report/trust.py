@@ -112,8 +112,8 @@ def definitions(run: Run) -> list[dict[str, Any]]:
                 )
                 rows += [_definition_row(models, by_model, part, score) for score in names]
             if rows:
-                title = f"{name}, version {some.get('version', '?')}"
-                groups.append({"title": title, "about": str(some.get("title") or ""), "rows": rows})
+                title = f"{some.get('title') or name}, version {some.get('version', '?')}"
+                groups.append({"title": title, "rows": rows})
         if groups:
             found.append({"name": benchmark, "models": models, "groups": groups})
     return found
