@@ -145,6 +145,7 @@ def score_table(found: dict[str, Any]) -> RenderableType:
                 )
                 table.add_row(name, *shown)
             for name, score in scores["corpus"].items():
-                table.add_row(name, f"{score['value']:.3f}", "", str(score["count"]))
+                interval = f"{score['low']:.3f} to {score['high']:.3f}" if "low" in score else ""
+                table.add_row(name, f"{score['value']:.3f}", interval, str(score["count"]))
         parts.append(table)
     return Group(*parts)

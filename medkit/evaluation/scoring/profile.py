@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 ANSWER_TYPES: tuple[str, ...] = ("yes_no", "number", "choice", "open", "report")
 
@@ -60,6 +61,7 @@ class Mark:
 
 
 Given = Mark | float | None
+Addends = tuple[Any, Callable[[Any], dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,14 @@ class CorpusScores:
         definition: What they count, in a sentence.
         applies: Whether an item belongs to the set.
         function: The set's items to numbers by name; not on the scale 0..1 in every case.
+        addends: Where the numbers follow from sums over items: the items to (float array [items, addends], what
+            makes the numbers of the sums). Intervals then read every item once.
     """
 
     definition: str
     applies: Callable[[Item], bool]
     function: Callable[[Sequence[Item]], dict[str, float]]
+    addends: Callable[[Sequence[Item]], Addends] | None = None
 
 
 @dataclass(frozen=True)

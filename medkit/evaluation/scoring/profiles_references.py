@@ -25,6 +25,7 @@ from . import (
 )
 from .bleu import CUMULATIVE, sentence_bleu
 from .profile import (
+    Addends,
     CorpusScores,
     Given,
     Item,
@@ -164,6 +165,30 @@ def _mme_numbers(read: Callable[[str], str]) -> CorpusScores:
     )
 
 
+def _report_numbers(definition: str, clean: Callable[[str], str]) -> CorpusScores:
+    def addends(items: Sequence[Item]) -> Addends:
+        said = [clean(item.answer) for item in items]
+        golds = [[clean(gold) for gold in item.references] for item in items]
+        pairs = list(zip(said, golds, strict=True))
+        counts = np.array([captions.bleu_counts(text, own) for text, own in pairs], dtype=np.float64)
+        rouge = [captions.rouge_l(text, own) for text, own in pairs]
+        # a resample keeps the weights of n-grams that the whole set gives
+        return np.column_stack([counts, rouge, captions.cider(said, golds), np.ones(len(items))]), numbers
+
+    def numbers(sums: np.ndarray) -> dict[str, float]:
+        *counts, rouge, cider, count = sums
+        bleu = captions.bleu_from_counts(np.array(counts))
+        return {f"bleu_{order}": value for order, value in enumerate(bleu, start=1)} | {
+            "rouge_l": float(rouge / count),
+            "cider": float(cider / count),
+        }
+
+    def function(items: Sequence[Item]) -> dict[str, float]:
+        return numbers(addends(items)[0].sum(0))
+
+    return CorpusScores(definition, is_report, function, addends)
+
+
 def _vqa(score: Callable[[str, Sequence[str]], float]) -> Callable[[Item], Given]:
     return when(has_annotators, lambda item: score(item.answer, item.references))
 
@@ -237,22 +262,9 @@ VLMEVALKIT = Profile(
     (
         _pope_numbers(yes_no.yes_no_vlmevalkit, "a reply that is neither counts as a no.", other_is_no=True),
         _mme_numbers(yes_no.yes_no_vlmevalkit),
-        CorpusScores("pycocoevalcap's BLEU, ROUGE-L and CIDEr of raw text, without tokenizer.", is_report,
-                     lambda items: _caption_numbers(items, str)),
+        _report_numbers("pycocoevalcap's BLEU, ROUGE-L and CIDEr of raw text, without tokenizer.", str),
     ),
 )  # fmt: skip
-
-
-def _caption_numbers(items: Sequence[Item], clean: Callable[[str], str]) -> dict[str, float]:
-    said = [clean(item.answer) for item in items]
-    golds = [[clean(gold) for gold in item.references] for item in items]
-    pairs = list(zip(said, golds, strict=True))
-    counts = np.sum([captions.bleu_counts(text, own) for text, own in pairs], axis=0)
-    bleu = captions.bleu_from_counts(counts)
-    return {f"bleu_{order}": value for order, value in enumerate(bleu, start=1)} | {
-        "rouge_l": float(np.mean([captions.rouge_l(text, own) for text, own in pairs])),
-        "cider": float(np.mean(captions.cider(said, golds))),
-    }
 
 
 def _medevalkit_open(name: str) -> Callable[[Item], Given]:
@@ -347,9 +359,8 @@ OFFICIAL = Profile(
     ),
     (
         _pope_numbers(yes_no.pope_official, "everything without a no is a yes."),
-        CorpusScores("R2Gen: BLEU, ROUGE-L and CIDEr after its cleaning for MIMIC-CXR; its cut at 100 words and "
-                     "its vocabulary are not applied.", is_report,
-                     lambda items: _caption_numbers(items, report_text.r2gen_clean)),
+        _report_numbers("R2Gen: BLEU, ROUGE-L and CIDEr after its cleaning for MIMIC-CXR; its cut at 100 words "
+                        "and its vocabulary are not applied.", report_text.r2gen_clean),
     ),
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ from ..statistics import score_interval
 from .answer_files import items_of, read_items
 from .profile import Item, Mark, Profile, Score
 from .profiles import find_profiles
+from .set_intervals import set_intervals
 
 WHYS = {
     "unparsed": "unparsed",
@@ -63,9 +64,9 @@ def score_items(items: Sequence[Item], profile: Profile, seed: int = 0) -> dict[
 
     Returns:
         ``{version, title, scores: {name: {value, low, high, count, definition, empty, truncated, unparsed,
-        would_be_random, refused, failed}}, corpus: {name: {value, count, definition}}}``. Every count is of
-        the items that the score applies to, and such an item counts with the value that the definition
-        gives, never with one that is made up.
+        would_be_random, refused, failed}}, corpus: {name: {value, low, high, count, definition}}}`` (a number of
+        a set has no interval where there is a single group). Every count is of the items that the score applies
+        to, and such an item counts with the value that the definition gives, never with one that is made up.
     """
     items = [item for item in items if not item.failed]
     scores = {}
@@ -78,7 +79,9 @@ def score_items(items: Sequence[Item], profile: Profile, seed: int = 0) -> dict[
         members = [item for item in items if entry.applies(item)]
         if members:
             about = {"count": len(members), "definition": entry.definition}
-            corpus |= {name: {"value": value} | about for name, value in entry.function(members).items()}
+            values = entry.function(members)
+            ends = set_intervals(entry, members, values, seed)
+            corpus |= {name: {"value": value} | ends.get(name, {}) | about for name, value in values.items()}
     return {"version": profile.version, "title": profile.title, "scores": scores, "corpus": corpus}
 
 
