@@ -94,6 +94,15 @@ def score(
     references: Annotated[
         Path | None, typer.Option("--references", help="Gold answers, where a tool keeps them apart.")
     ] = None,
+    reports: Annotated[bool, typer.Option("--reports", help="Every answer is a report.")] = False,
+    annotations: Annotated[
+        list[Path] | None,
+        typer.Option("--annotations", help="CheXbert labels or RadGraph annotations of the replies, by id."),
+    ] = None,
+    reference_annotations: Annotated[
+        list[Path] | None,
+        typer.Option("--reference-annotations", help="The same of the references, where kept apart."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--json", help="Also write everything, definitions too.")
     ] = None,
@@ -103,6 +112,7 @@ def score(
     \b
     medkit score runs/phantom/5-evaluate --profile all
     medkit score answers.jsonl --references test.json --profile llava_med_v1_batch
+    medkit score reports.jsonl --reports --annotations said.csv --reference-annotations gold.csv
     """
     import json
 
@@ -112,7 +122,14 @@ def score(
     from .store import write_atomically
     from .tables import score_table
 
-    found = score_file(answers, profile, references)
+    found = score_file(
+        answers,
+        profile,
+        references,
+        reports=reports,
+        annotations=annotations or [],
+        reference_annotations=reference_annotations or [],
+    )
     Console().print(score_table(found))
     if out is not None:
         write_atomically(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
