@@ -107,6 +107,8 @@ def judge_answers(
         MedkitError: ``out`` holds another judging, or the judge can't be asked.
     """
     card, about = read_rubric(rubric)
+    if isinstance(judge, StoredReplies):
+        about = {"reads": card.reads, "asked": "elsewhere"}  # the card's own words were not sent
     reading = READINGS[card.reads]
     rows = _answer_rows(answers, card.reads != "marks")
     marked = _human_marks(human, reading) if human else {}

@@ -15,7 +15,6 @@ import numpy as np
 from medkit.evaluation.scoring.judges import (
     CHEXPROMPT_TYPES,
     GREEN_SECTIONS,
-    chexprompt_counts,
     green,
     green_counts,
     green_error_counts,
@@ -30,7 +29,7 @@ TYPES = tuple(CHEXPROMPT_TYPES.values())
 
 _LIST = (
     r"\s*[\[(]\s*"
-    + r"\s*,\s*".join(rf"\(\s*{letter}\s*,\s*[0-9]{{1,2}}\s*\)" for letter in CHEXPROMPT_TYPES)
+    + r"\s*,\s*".join(rf"\(\s*{letter}\s*,\s*([0-9]{{1,2}})\s*\)" for letter in CHEXPROMPT_TYPES)
     + r"\s*[\])]"
 )
 _TITLE = "Number of clinically {} errors by type:"
@@ -46,18 +45,16 @@ Row = dict[str, Any]
 def read_errors(text: str, truncated: bool, reference_first: bool) -> Row | None:
     """Gives ``{significant: {type: count}, insignificant: {...}}`` of a reply, or None.
 
-    Both lists must be there once, one below the other, with all six types in their order and counts below 100;
-    CheXprompt's own reading of them must be the same. An explanation behind them may be cut.
+    Both lists must be there once, one below the other, with all six types in their order and counts below 100.
+    CheXprompt's own reading is laxer and stricter: it takes lists with types missing, and of a list with a space
+    before a comma the first pair alone. An explanation behind the lists may be cut.
     """
-    head = text.split("\nExplanation")[0]
-    found = _BOTH.findall(head)
-    if len(found) != 1 or any(head.count(_TITLE.format(kind)) != 1 for kind in KINDS):
+    found = _BOTH.findall(text)
+    if len(found) != 1 or any(text.count(_TITLE.format(kind)) != 1 for kind in KINDS):
         return None
-    counts = chexprompt_counts(found[0])
-    said = {kind: counts[kind] for kind in KINDS}
-    if any(not isinstance(own, dict) or tuple(own) != TYPES for own in said.values()):
-        return None
-    return said
+    counts = list(map(int, found[0]))
+    parts = counts[: len(TYPES)], counts[len(TYPES) :]
+    return {kind: dict(zip(TYPES, own, strict=True)) for kind, own in zip(KINDS, parts, strict=True)}
 
 
 def read_green(text: str, truncated: bool, reference_first: bool) -> Row | None:
