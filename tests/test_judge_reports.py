@@ -188,8 +188,14 @@ def test_sections_that_are_not_whole_are_no_score(kind):
     assert read_green(WRONG_GREEN[kind], False, True) is None
 
 
-@pytest.mark.parametrize("rubric", ["report_errors", "green"])
-@pytest.mark.parametrize("kind", [*FAILING, "wrong text"])
+@pytest.mark.parametrize(
+    ("rubric", "kind"),
+    [
+        *(("report_errors", kind) for kind in (*FAILING, "wrong text")),
+        ("green", "no text"),
+        ("green", "wrong text"),
+    ],
+)
 def test_a_judge_that_always_fails_gives_no_number(answers, tmp_path, rubric, kind):
     texts = list((WRONG_ERRORS if rubric == "report_errors" else WRONG_GREEN).values())
 
