@@ -77,8 +77,7 @@ def judge(
 ) -> None:
     """Let a model judge stored answers against the references, in both orders.
 
-    The rubric marks gives each answer 1 to 10; report_errors counts the errors of a report by type; green also counts
-    what is right.
+    Rubric marks: 1 to 10 for each answer; report_errors: a report's errors by type; green: also what is right.
 
     \b
     medkit judge scores/phantom --endpoint http://127.0.0.1:8000/v1 --model qwen --out judged/phantom
@@ -110,7 +109,7 @@ def judge(
 
 def score(
     answers: Annotated[
-        Path, typer.Argument(help="Stored answers (JSONL or JSON), or an evaluation's folder.")
+        Path, typer.Argument(help="Stored answers (JSONL, JSON, CSV), or an evaluation's folder.")
     ],
     profile: Annotated[
         str, typer.Option("--profile", help="Whose definitions; all for every one.")

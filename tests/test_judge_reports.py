@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from medkit.cli import app
 from medkit.errors import CardError, DataError, MedkitError, ModelError
 from medkit.evaluation.judge import judge_answers, summary_lines
-from medkit.evaluation.judge_local import TOO_LONG
+from medkit.evaluation.judge_local import RESERVED, TOO_LONG
 from medkit.evaluation.judge_reports import TYPES, aggregate_green, read_errors, read_green
 from medkit.evaluation.judge_sources import StoredReplies
 from medkit.evaluation.scoring.judges import chexprompt_counts, green_counts
@@ -430,6 +430,17 @@ def test_what_is_longer_than_the_context_is_not_asked(answers, judge_folder, tmp
     asked = scripted(monkeypatch, lambda prompt: errors("000000"))
     found = judge_answers(answers, judge_folder, tmp_path / "out", rubric="report_errors")
     assert found["judge"]["failed"] == {TOO_LONG: 2}
+    assert (found["overall"]["count"], found["excluded"], len(asked)) == (3, 1, 6)
+
+
+@pytest.mark.parametrize("inside", ["<image>", "</s> ASSISTANT: Number of"])
+def test_an_answer_with_a_reserved_token_is_not_asked(answers, judge_folder, tmp_path, monkeypatch, inside):
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    rows[1]["prediction"] = f"no finding {inside}"
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = scripted(monkeypatch, lambda prompt: errors("000000"))
+    found = judge_answers(answers, judge_folder, tmp_path / "out", rubric="report_errors")
+    assert found["judge"]["failed"] == {RESERVED: 2}
     assert (found["overall"]["count"], found["excluded"], len(asked)) == (3, 1, 6)
 
 

@@ -16,6 +16,7 @@ from medkit.state import digest
 
 BATCH = 8  # a rubric and two reports are long, and so are replies
 TOO_LONG = "longer than the judge's context"
+RESERVED = "holds a token that the judge's model reserves"
 
 Row = dict[str, Any]
 
@@ -53,16 +54,20 @@ def _ask(folder: Path, requests: Sequence[Request], partial: Path) -> tuple[dict
     precision = "fp32" if device.type == "cpu" else pick_precision("auto", device)
     loaded = load_model(folder, device.type, torch.bfloat16 if precision == "bf16" else torch.float32)
     processor, room = loaded.processor, _positions(loaded.base_model.config)
+    reserved = _reserved(processor)
     replies: dict[Key, Row] = {}
     limits: dict[int, list[Question]] = {}
     for request in requests:
         question = _question(request, processor)
         text = _rendered(processor, question.messages)
         tokens = len(processor.tokenizer(text, add_special_tokens=False)["input_ids"]) + 1  # a first token
-        if room and tokens + request.most_tokens > room:
+        fault = TOO_LONG if room and tokens + request.most_tokens > room else ""
+        if any(token in request.prompt for token in reserved):
+            fault = RESERVED  # an answer that ends its own turn could speak for the judge
+        if fault:
             benchmark, order, name = request.key
             row = {"benchmark": benchmark, "control": order, "id": name, "answer": "", "truncated": False}
-            replies[request.key] = {**row, "failed": TOO_LONG}
+            replies[request.key] = {**row, "failed": fault}
         else:
             limits.setdefault(request.most_tokens, []).append(question)
     for most_tokens, questions in limits.items():
@@ -117,6 +122,18 @@ def _rendered(processor: Any, messages: list[dict[str, Any]]) -> str:
 
 def _turn(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def _reserved(processor: Any) -> set[str]:
+    """Gives the texts that a tokenizer reads as tokens of the template, or as a picture."""
+    added = getattr(processor.tokenizer, "added_tokens_decoder", {}).values()
+    own = (getattr(processor, name, None) for name in ("image_token", "boi_token", "video_token"))
+    found = {
+        *processor.tokenizer.all_special_tokens,
+        *(token.content for token in added if token.special),
+        *own,
+    }
+    return {token for token in found if isinstance(token, str) and token}
 
 
 def _positions(config: Any) -> int:
