@@ -328,9 +328,10 @@ def test_reports_have_corpus_scores() -> None:
 def test_corpus_scores_of_reports_have_intervals_over_groups() -> None:
     golds = ["clear lungs"] * 6 + ["large heart"] * 6
     items = [Item("clear lungs", (gold,), "report", group=f"g{n // 3}") for n, gold in enumerate(golds)]
-    for profile in ("medkit", "official", "vlmevalkit"):
+    # R2Gen ends each report with a full stop, which counts as a word.
+    for profile, bleu in (("medkit", 1 / 2), ("official", 2 / 3), ("vlmevalkit", 1 / 2)):
         numbers = score_items(items, PROFILES[profile])["corpus"]
-        assert numbers["bleu_1"]["value"] == pytest.approx(0.5, abs=0.11)
+        assert numbers["bleu_1"]["value"] == pytest.approx(bleu, abs=1e-6)
         assert numbers["bleu_1"]["low"] < numbers["bleu_1"]["value"] < numbers["bleu_1"]["high"]
         assert numbers["cider"]["low"] < numbers["cider"]["value"] < numbers["cider"]["high"]
     alone = score_items([replace(item, group="g") for item in items], PROFILES["official"])["corpus"]
