@@ -224,7 +224,7 @@ class Hardware(Card):
 
     Attributes:
         threads: Of one process; ``auto`` takes $OMP_NUM_THREADS, else all cores.
-        processes: A stage is trained by so many processes of this machine, one a GPU.
+        processes: So many processes of this machine train a stage and answer questions, one a GPU.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"

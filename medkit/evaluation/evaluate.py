@@ -47,7 +47,11 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
         ModelError: The model can't be loaded, the endpoint can't be asked, or answers depend on the batch.
     """
     start = time.perf_counter()
-    name, seed = settings.get("name", "model"), settings.get("seed", 0)
+    name, seed, hardware = (
+        settings.get("name", "model"),
+        settings.get("seed", 0),
+        settings.get("hardware") or {},
+    )
     cards = settings["benchmarks"]
     asked: dict[str, list[Question]] = {}
     datasets: dict[str, Dataset] = {}
@@ -58,7 +62,15 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
 
         replies, decoding = ask_questions(settings["endpoint"], cards, asked, datasets, out / PARTIAL)
     else:
-        replies, decoding = _answer_all(settings, cards, asked, datasets, _model_folder(inputs["model"]), out)
+        rest, processes = (cards, datasets, _model_folder(inputs["model"])), hardware.get("processes", 1)
+        if processes > 1:
+            from medkit.evaluation.replicas import answer_in_processes
+
+            replies, decoding = answer_in_processes(
+                _answer_all, processes, settings, asked, rest, out, PARTIAL
+            )
+        else:
+            replies, decoding = _answer_all(settings, asked, *rest, out)
     scores: dict[str, Any] = {"model": name, "decoding": decoding, "benchmarks": {}}
     lines: list[str] = []
     for card in cards:
@@ -119,8 +131,8 @@ def _counts(dataset: Dataset) -> dict[str, Any]:
 
 def _answer_all(
     settings: dict[str, Any],
-    cards: Sequence[dict[str, Any]],
     asked: dict[str, list[Question]],
+    cards: Sequence[dict[str, Any]],
     datasets: dict[str, Dataset],
     model_folder: Path,
     out: Path,
@@ -208,12 +220,20 @@ def _stopped(reply: dict[str, Any], stop: Sequence[str]) -> dict[str, Any]:
 def _images_of(dataset: Dataset, contract: Any) -> Callable[[Question], list[Image.Image]]:
     from medkit.models.contract import prepare_image
 
-    @lru_cache(maxsize=256)  # questions of like length about one image come side by side
-    def prepared(ref: str, blank: bool) -> Image.Image:
-        image = dataset.image(ref)
-        return prepare_image(blank_image(image.size, contract.mean_colour) if blank else image, contract)
+    @lru_cache(maxsize=256)  # questions about one image come side by side
+    def prepared(ref: str) -> Image.Image:
+        return prepare_image(dataset.image(ref), contract)
 
-    return lambda question: [prepared(ref, question.control == "blank") for ref in question.images]
+    @lru_cache(maxsize=256)  # one object for all of a size: the same object is read once
+    def blank(size: tuple[int, int]) -> Image.Image:
+        return prepare_image(blank_image(size, contract.mean_colour), contract)
+
+    def shown(question: Question) -> list[Image.Image]:
+        if question.control == "blank":
+            return [blank(dataset.image_size(ref)) for ref in question.images]
+        return [prepared(ref) for ref in question.images]
+
+    return shown
 
 
 def _model_folder(folder: Path) -> Path:
