@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from . import (
     captions,
     documents,
@@ -25,7 +23,6 @@ from . import (
 )
 from .bleu import CUMULATIVE, sentence_bleu
 from .profile import (
-    Addends,
     CorpusScores,
     Given,
     Item,
@@ -41,6 +38,7 @@ from .profile import (
     is_yes_no,
     when,
 )
+from .report_numbers import caption_numbers
 
 
 def best(compare: Callable[[str, str], float | bool]) -> Callable[[Item], Given]:
@@ -165,30 +163,6 @@ def _mme_numbers(read: Callable[[str], str]) -> CorpusScores:
     )
 
 
-def _report_numbers(definition: str, clean: Callable[[str], str]) -> CorpusScores:
-    def addends(items: Sequence[Item]) -> Addends:
-        said = [clean(item.answer) for item in items]
-        golds = [[clean(gold) for gold in item.references] for item in items]
-        pairs = list(zip(said, golds, strict=True))
-        counts = np.array([captions.bleu_counts(text, own) for text, own in pairs], dtype=np.float64)
-        rouge = [captions.rouge_l(text, own) for text, own in pairs]
-        # a resample keeps the weights of n-grams that the whole set gives
-        return np.column_stack([counts, rouge, captions.cider(said, golds), np.ones(len(items))]), numbers
-
-    def numbers(sums: np.ndarray) -> dict[str, float]:
-        *counts, rouge, cider, count = sums
-        bleu = captions.bleu_from_counts(np.array(counts))
-        return {f"bleu_{order}": value for order, value in enumerate(bleu, start=1)} | {
-            "rouge_l": float(rouge / count),
-            "cider": float(cider / count),
-        }
-
-    def function(items: Sequence[Item]) -> dict[str, float]:
-        return numbers(addends(items)[0].sum(0))
-
-    return CorpusScores(definition, is_report, function, addends)
-
-
 def _vqa(score: Callable[[str, Sequence[str]], float]) -> Callable[[Item], Given]:
     return when(has_annotators, lambda item: score(item.answer, item.references))
 
@@ -262,7 +236,8 @@ VLMEVALKIT = Profile(
     (
         _pope_numbers(yes_no.yes_no_vlmevalkit, "a reply that is neither counts as a no.", other_is_no=True),
         _mme_numbers(yes_no.yes_no_vlmevalkit),
-        _report_numbers("pycocoevalcap's BLEU, ROUGE-L and CIDEr of raw text, without tokenizer.", str),
+        CorpusScores("pycocoevalcap's BLEU, ROUGE-L and CIDEr of raw text, without tokenizer.", is_report,
+                     lambda items: caption_numbers(items, str)),
     ),
 )  # fmt: skip
 
@@ -320,6 +295,10 @@ MEDEVALKIT = Profile(
 )  # fmt: skip
 
 
+def _rouge_score(name: str) -> Callable[[Item], Given]:
+    return when(is_report, best(lambda said, gold: captions.rouge_scores(said, gold)[name]["f"]))
+
+
 def _omnimedvqa(item: Item) -> Given:
     right = medical_options.omnimedvqa(item.answer, dict(item.choices), item.gold)
     return Mark(0.0, "unparsed") if right is None else float(right)
@@ -356,11 +335,14 @@ OFFICIAL = Profile(
               when(is_choice, _omnimedvqa)),
         Score("medxpertqa", "MedXpertQA: the first stand-alone capital letter behind the trigger.",
               _letter(lambda item: medical_options.medxpertqa(item.answer, list(item.choices)))),
+        Score("report_rouge2", "LLaVA-Rad's: rouge-score's ROUGE-2, F-measure, averaged.", _rouge_score("rouge2")),
+        Score("report_rouge_l", "LLaVA-Rad's: rouge-score's ROUGE-L, F-measure, averaged.", _rouge_score("rougeL")),
     ),
     (
         _pope_numbers(yes_no.pope_official, "everything without a no is a yes."),
-        _report_numbers("R2Gen: BLEU, ROUGE-L and CIDEr after its cleaning for MIMIC-CXR; its cut at 100 words "
-                        "and its vocabulary are not applied.", report_text.r2gen_clean),
+        CorpusScores("R2Gen: BLEU, ROUGE-L and CIDEr after its cleaning for MIMIC-CXR; its cut at 100 words and "
+                     "its vocabulary are not applied.", is_report,
+                     lambda items: caption_numbers(items, report_text.r2gen_clean)),
     ),
 )  # fmt: skip
 

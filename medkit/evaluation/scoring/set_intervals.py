@@ -1,21 +1,21 @@
-"""Intervals of numbers that exist for a set of answers only (F1, MME points, BLEU, CIDEr), by resampling the set."""
+"""Intervals of numbers that exist for a set of answers only (F1, MME points), by resampling the set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
-from .profile import CorpusScores, Item
+from .profile import CorpusScores, Item, Sums
 
 RESAMPLES = 200
 CONFIDENCE = 0.95
 
 
 def set_intervals(
-    entry: CorpusScores, members: Sequence[Item], values: dict[str, float], seed: int = 0
+    entry: CorpusScores, members: Sequence[Item], values: Mapping[str, float], seed: int = 0
 ) -> dict[str, dict[str, float]]:
     """Gives ``{low, high}`` of every number of a set, whole groups resampled with replacement.
 
@@ -43,10 +43,10 @@ def set_intervals(
         return {}
     rng = np.random.Generator(np.random.PCG64(seed))
     drawn: dict[str, list[float]] = {name: [] for name in values}
-    numbers_of = _resampler(entry, parts)
     for _ in range(RESAMPLES):
-        for name, value in numbers_of(rng.integers(len(parts), size=len(parts))).items():
-            if name in drawn and np.isfinite(value):
+        picks = rng.integers(len(parts), size=len(parts)).tolist()
+        for name, value in entry.function(_taken(parts, picks)).items():
+            if name in drawn and not isinstance(value, Sums) and np.isfinite(value):
                 drawn[name].append(value)
     wide = stats.t.ppf((1 + CONFIDENCE) / 2, len(parts) - 1) * np.sqrt(len(parts) / (len(parts) - 1))
     found = {}
@@ -56,18 +56,6 @@ def set_intervals(
             low, high = min(*seen, values[name]), max(*seen, values[name])
             found[name] = {"low": max(values[name] - half, low), "high": min(values[name] + half, high)}
     return found
-
-
-def _resampler(
-    entry: CorpusScores, parts: Sequence[Sequence[Item]]
-) -> Callable[[np.ndarray], dict[str, float]]:
-    """Gives the function from the groups picked (int, [G]) to the numbers of their items."""
-    if entry.addends is None:
-        return lambda picks: entry.function(_taken(parts, picks.tolist()))
-    rows, numbers = entry.addends([item for part in parts for item in part])
-    starts = np.cumsum([0, *(len(part) for part in parts[:-1])])
-    sums = np.add.reduceat(rows, starts, axis=0)  # [G, addends]
-    return lambda picks: numbers(sums[picks].sum(0))
 
 
 def _taken(parts: Sequence[Sequence[Item]], picks: Sequence[int]) -> list[Item]:
