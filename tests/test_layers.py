@@ -21,7 +21,8 @@ FLOORS = (
     ("readers", "scaffold", "listing", "plan"),
     ("teacher", "models", "state"),
     ("training", "evaluation", "report", "tables", "provenance", "check"),
-    ("run", "cli_evaluation"),
+    ("exchange",),
+    ("run", "cli_evaluation", "cli_exchange"),
     ("cli",),
     ("__main__",),
 )
@@ -42,7 +43,7 @@ HEAVY = {
     "flash_attn",
     "deepspeed",
 }
-HEAVY_AT_TOP = re.compile(r"medkit\.(models|training)\..+|medkit\.evaluation\.generate")
+HEAVY_AT_TOP = re.compile(r"medkit\.(models|training)\..+|medkit\.evaluation\.generate|medkit\.exchange\.(answering|lmms_models)")
 NEVER_AT_TOP = {"datasets", "monai", "openai", "pandas", "sklearn"}
 
 MOST_LINES = 400

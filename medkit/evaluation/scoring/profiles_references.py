@@ -188,7 +188,7 @@ _ANNOTATORS = "min(1, other annotators who said it / 3), averaged; needs several
 
 LMMS_EVAL = Profile(
     "lmms_eval",
-    1,
+    2,
     "lmms-eval 0.7",
     (
         Score("exact_match", "Equality of the whole string, case and spaces included.",
