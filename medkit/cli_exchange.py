@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 exchange_app = typer.Typer(
-    no_args_is_help=True, help="Give benchmarks to lmms-eval and VLMEvalKit, and take questions and answers back."
+    no_args_is_help=True,
+    help="Give benchmarks to lmms-eval and VLMEvalKit, and take questions and answers back.",
 )
 
 Data = Annotated[Path, typer.Option("--data", help="A dataset folder with the questions.")]
@@ -36,7 +37,9 @@ def lmms_tasks(
 
     for name in write_tasks(find_benchmarks(benchmark or ["held-out"], settings or []), data, out):
         typer.echo(f"wrote the task {name}")
-    typer.echo(f"next: lmms-eval eval --include_path {out} --tasks {name} --model medkit --model_args pretrained=MODEL")
+    typer.echo(
+        f"next: lmms-eval eval --include_path {out} --tasks {name} --model medkit --model_args pretrained=MODEL"
+    )
 
 
 @exchange_app.command("vlmevalkit")

@@ -42,9 +42,12 @@ HEAVY = {
     "torchvision",
     "flash_attn",
     "deepspeed",
+    "lmms_eval",
 }
-HEAVY_AT_TOP = re.compile(r"medkit\.(models|training)\..+|medkit\.evaluation\.generate|medkit\.exchange\.(answering|lmms_models)")
-NEVER_AT_TOP = {"datasets", "monai", "openai", "pandas", "sklearn"}
+HEAVY_AT_TOP = re.compile(
+    r"medkit\.(models|training)\..+|medkit\.evaluation\.generate|medkit\.exchange\.(answering|lmms_models)"
+)
+NEVER_AT_TOP = {"datasets", "monai", "openpyxl", "openai", "pandas", "sklearn"}
 
 MOST_LINES = 400
 MOST_PARAMETERS = 8

@@ -172,4 +172,7 @@ def _part(part: dict[str, Any], task: str) -> dict[str, Any]:
 
 def _images(messages: list[dict[str, Any]]) -> list[Image.Image]:
     found = [part["url"] for turn in messages for part in turn["content"] if part["type"] == "image"]
-    return [to_rgb(one) if isinstance(one, Image.Image) else decode(read_limited(Path(one))).image for one in found]
+    return [
+        to_rgb(one) if isinstance(one, Image.Image) else decode(read_limited(Path(one))).image
+        for one in found
+    ]

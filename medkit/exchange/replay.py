@@ -56,7 +56,9 @@ class Stored:
             row = self._by_id.get((benchmark, said)) if said else None
             if row is not None and _words(str(row.get("question", words))) == words:
                 return row["answer"]
-        if "benchmark" in doc:  # one of medkit's own: its id is enough, and equal words may be about another picture
+        if (
+            "benchmark" in doc
+        ):  # one of medkit's own: its id is enough, and equal words may be about another picture
             return None
         same = self._by_text.get(words) or self._by_text.get(_words(text)) or []
         answers = {row["answer"] for row in same}

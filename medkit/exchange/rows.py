@@ -22,7 +22,7 @@ def question_row(question: Question) -> Row:
 
     Returns:
         The columns of ``answers.jsonl`` that don't depend on a reply (``benchmark``, ``control``, ``id``, ``image``,
-        ``group``, ``kind``, ``answer_type``, ``question``, ``references``, ``choices``), with ``messages`` and ``images``.
+        ``group``, ``kind``, ``answer_type``, ``question``, ``references``, ``choices``), ``messages``, ``images``.
     """
     return {
         "benchmark": question.benchmark,

@@ -20,7 +20,9 @@ from medkit.exchange.rows import Row, answered
 from medkit.sample import text_of
 from medkit.store import Dataset, open_dataset
 
-COLUMN = "medkit"  # of docs.jsonl: the question's row as JSON text, which no table library reads as anything else
+COLUMN = (
+    "medkit"  # of docs.jsonl: the question's row as JSON text, which no table library reads as anything else
+)
 SETTINGS = "task.json"
 ANSWERED = "medkit_answered"
 (PROFILE,) = find_profiles("lmms_eval")
@@ -81,8 +83,9 @@ class TaskFolder:
         """Scores one reply.
 
         Returns:
-            Metric to ``{score, group, ...}``: each score of the profile that applies to the question; the rows that set-level
-            numbers are counted from; and ``medkit_answered``, 1 for a reply that isn't empty, with the question's row.
+            Metric to ``{score, group, ...}``: each score of the profile that applies to the question; the rows that
+            set-level numbers are counted from; and ``medkit_answered``, 1 for a reply that isn't empty, with the
+            question's row.
         """
         row = row_of(doc)
         reply = results[0] if results else ""
@@ -97,7 +100,7 @@ class TaskFolder:
                 found[score.name] = {"score": mark.value, "id": row["id"], "group": row["group"]}
         for entry in PROFILE.corpus:
             if entry.applies(item):
-                found |= dict.fromkeys(entry.function([item]), {"id": row["id"], "row": full})
+                found |= {name: {"id": row["id"], "row": full} for name in entry.function([item])}
         return found
 
 

@@ -24,11 +24,11 @@ from medkit.exchange import task_functions
 TASK = task_functions.TaskFolder(Path(__file__).parent)
 mean = task_functions.mean
 '''
-_FUNCTION = '''
+_FUNCTION = """
 
 def {name}({arguments}):
     return TASK.{name}({arguments})
-'''
+"""
 _AGGREGATE = "{name} = task_functions.set_level({name!r})\n"
 
 
@@ -88,7 +88,10 @@ def _yaml(name: str, card: Benchmark, scores: Sequence[str], numbers: Sequence[s
         f"    test: {DOCS}",
         "test_split: test",
         "output_type: generate_until",
-        *(f"doc_to_{what}: !function utils.doc_to_{what}" for what in ("visual", "messages", "text", "target")),
+        *(
+            f"doc_to_{what}: !function utils.doc_to_{what}"
+            for what in ("visual", "messages", "text", "target")
+        ),
         "process_results: !function utils.process_results",
         "generation_kwargs:",
         f"  max_new_tokens: {card.max_new_tokens}",

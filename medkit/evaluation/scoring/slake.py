@@ -14,10 +14,13 @@ _WIDE = "".join(chr(ord(sign) + 0xFEE0) for sign in string.punctuation if sign !
 _PUNCTUATION = re.compile("[" + re.escape(string.punctuation + _WIDE) + "]")
 
 _SAME: dict[str, str] = {"x ray": "xray"}
-_SAME |= dict.fromkeys(["yes", "yeah", "yep", "true", "是", "是的", "有", "包含", "可以", "能", "会", "正常"], "yes")
+_SAME |= dict.fromkeys(
+    ["yes", "yeah", "yep", "true", "是", "是的", "有", "包含", "可以", "能", "会", "正常"], "yes"
+)
 # "Abnormal" counts as a no whatever was asked: the definition is the published one.
 _SAME |= dict.fromkeys(
-    ["no", "nope", "false", "否", "不是", "没有", "无", "不包含", "不能", "不会", "不可以", "不正常", "异常"], "no"
+    ["no", "nope", "false", "否", "不是", "没有", "无", "不包含", "不能", "不会", "不可以", "不正常", "异常"],
+    "no",
 )
 
 
