@@ -62,16 +62,19 @@ def vlmevalkit(
 
 @exchange_app.command("dataset")
 def dataset(
-    table: Annotated[Path, typer.Argument(help="A table of VLMEvalKit: TSV with pictures in base64.")],
+    tables: Annotated[
+        list[Path],
+        typer.Argument(metavar="TABLE...", help="Tables of VLMEvalKit: TSV with pictures in base64."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="The dataset folder to write.")],
 ) -> None:
-    """Read a table of VLMEvalKit into a dataset folder, whose questions medkit can ask.
+    """Read tables of VLMEvalKit into a dataset folder, whose questions medkit can ask.
 
     medkit exchange dataset ~/LMUData/GMAI-MMBench_VAL.tsv --out gmai
     """
-    from .exchange.vlmevalkit import read_table
+    from .exchange.vlmevalkit import read_tables
 
-    for line in read_table(table, out):
+    for line in read_tables(tables, out):
         typer.echo(line)
 
 

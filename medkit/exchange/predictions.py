@@ -117,8 +117,8 @@ def _of_cells(cells: dict[str, str], table: str, where: str) -> Row:
         own = own_row(cells)
     except ValueError as error:
         raise DataError(
-            f"{where}: the column medkit is damaged ({error}); predict again with PRED_FORMAT=tsv, an Excel cell ends at "
-            f"{LONGEST_CELL:,} signs"
+            f"{where}: the column medkit is damaged ({error}); an Excel cell ends at {LONGEST_CELL:,} signs: "
+            "predict again with PRED_FORMAT=tsv"
         ) from None
     cut = len(reply) >= LONGEST_CELL
     if own is not None:
@@ -213,8 +213,8 @@ def _joined(row: Row, known: dict[str, Row], path: Path) -> Row:
     said, meant = (" ".join(str(text).split()).casefold() for text in (row["question"], own["question"]))
     if said and said not in meant and meant not in said:
         raise DataError(
-            f"{path}: question {row['id']} is {row['question'][:60]!r} there and {own['question'][:60]!r} in the dataset "
-            "folder; give the folder that was asked"
+            f"{path}: question {row['id']} is {row['question'][:60]!r} there and {own['question'][:60]!r} in the "
+            "dataset folder; give the folder that was asked"
         )
     about = own | {"benchmark": row["benchmark"]}
     failed = str(row.get(FAILED, ""))

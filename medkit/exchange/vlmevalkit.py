@@ -14,35 +14,16 @@ from medkit.cards.models import Benchmark
 from medkit.errors import DataError
 from medkit.evaluation.questions import Question
 from medkit.exchange.rows import LETTERS, options_block, question_row, questions_of
-from medkit.readers.benchmarks import read_benchmark
-from medkit.readers.vlmevalkit import COLUMN, GUARD
+from medkit.readers.benchmarks import read_benchmark, told
+from medkit.readers.vlmevalkit import COLUMN, GUARD, table_rows
 from medkit.store import Dataset, is_dataset, write_atomically
 
 # What pandas.read_csv takes for a missing value.
-MISSING = frozenset(
-    [
-        "#N/A",
-        "#N/A N/A",
-        "#NA",
-        "-1.#IND",
-        "-1.#QNAN",
-        "-NaN",
-        "-nan",
-        "1.#IND",
-        "1.#QNAN",
-        "<NA>",
-        "N/A",
-        "NA",
-        "NULL",
-        "NaN",
-        "None",
-        "n/a",
-        "nan",
-        "null",
-    ]
-)
+MISSING = frozenset({
+    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
+    "NaN", "None", "n/a", "nan", "null",
+})  # fmt: skip
 TRUTHS = frozenset({"true", "false"})
-KINDS = {"choice": "mcq", "yes_no": "yorn"}  # all others: vqa
 
 
 def write_tables(cards: Sequence[Benchmark], data: Path, out: Path) -> list[str]:
@@ -76,9 +57,7 @@ def write_tables(cards: Sequence[Benchmark], data: Path, out: Path) -> list[str]
             )
         by_kind: dict[str, list[Question]] = {}
         for question in shown:
-            many = 1 < len(question.choices) <= len(LETTERS)
-            kind = KINDS["choice"] if many else KINDS.get(question.answer_type, "vqa")
-            by_kind.setdefault("vqa" if kind == "mcq" and not many else kind, []).append(question)
+            by_kind.setdefault(_kind(question), []).append(question)
         for kind, members in by_kind.items():
             path = out / f"{card.name}_{kind}.tsv"
             out.mkdir(parents=True, exist_ok=True)
@@ -90,7 +69,7 @@ def write_tables(cards: Sequence[Benchmark], data: Path, out: Path) -> list[str]
 
 
 def table_text(questions: Sequence[Question], dataset: Dataset) -> tuple[str, list[tuple[str, str, int]]]:
-    """Gives a table of questions of one kind.
+    """Gives a table of questions of one kind, at least one.
 
     Returns:
         The text, and (column, why, count) of the cells that got a no-break space behind them: to pandas "None" is a
@@ -98,7 +77,7 @@ def table_text(questions: Sequence[Question], dataset: Dataset) -> tuple[str, li
     """
     first: dict[tuple[str, ...], int] = {}
     rows: list[dict[str, str]] = []
-    most = max((len(question.choices) for question in questions), default=0)
+    most = max(len(question.choices) if _kind(question) == "mcq" else 0 for question in questions)
     for index, question in enumerate(questions):
         before = first.setdefault(tuple(question.images), index)
         rows.append({
@@ -110,12 +89,8 @@ def table_text(questions: Sequence[Question], dataset: Dataset) -> tuple[str, li
             "category": question.kind,
             COLUMN: json.dumps(question_row(question), ensure_ascii=False),
         })  # fmt: skip
-    guarded = [
-        found
-        for column in rows[0]
-        if column not in ("index", "image", COLUMN)
-        for found in _guard(rows, column)
-    ]
+    texts = [column for column in rows[0] if column not in ("index", "image", COLUMN)]
+    guarded = [found for column in texts for found in _guard(rows, column)]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writeheader()
@@ -123,42 +98,37 @@ def table_text(questions: Sequence[Question], dataset: Dataset) -> tuple[str, li
     return text.getvalue(), guarded
 
 
-def read_table(table: Path, out: Path) -> list[str]:
-    """Reads a table of VLMEvalKit into a dataset folder and gives what is to be said, in lines.
+def read_tables(tables: Sequence[Path], out: Path) -> list[str]:
+    """Reads tables of VLMEvalKit into one dataset folder and gives what is to be said, in lines.
 
     Raises:
-        DataError: The table can't be read or has no question that can be asked, or something else lies at ``out``.
+        DataError: A table can't be read, they lie in different folders, there is no question that can be asked, or
+            something else lies at ``out``.
     """
-    table = table.expanduser()
-    if not table.is_file():
-        raise DataError(f"{table} is no file; give a .tsv of VLMEvalKit")
+    tables = [table.expanduser() for table in tables]
+    absent = [table for table in tables if not table.is_file()]
+    if absent:
+        raise DataError(f"{absent[0]} is no file; give a .tsv of VLMEvalKit")
+    if len({table.parent.absolute() for table in tables}) > 1:
+        raise DataError("the tables lie in different folders; read each into a dataset folder of its own")
     if out.exists() and not is_dataset(out) and (out.is_file() or any(out.iterdir())):
         raise DataError(f"{out} is there and is no dataset folder; give --out another name")
-    data = {"reader": "vlmevalkit", "options": {"files": glob.escape(table.name)}, "splits": {}}
-    card = Benchmark.model_validate({
-        "name": _card_name(table.stem), "title": table.stem, "description": f"Table {table.name}.", "licence": "unknown",
-        "data": data,
-    })  # fmt: skip
-    settings = {"benchmark": card.model_dump(), "data": str(table.parent)}
-    settings["benchmark"]["data"]["splits"] = {name: "test" for name in _splits(table)}
+    files = [glob.escape(table.name) for table in tables]
+    rows = [row for path in tables for _, row in table_rows(path) if isinstance(row, dict)]
+    # whatever the table calls its parts, all of its questions are to be asked
+    splits = {row["split"]: "test" for row in rows if row.get("split")}
+    card = Benchmark.model_validate(
+        {
+            "name": _card_name(tables[0].stem),
+            "title": tables[0].stem,
+            "description": "A table of VLMEvalKit.",
+            "licence": "unknown",
+            "data": {"reader": "vlmevalkit", "options": {"files": files}, "splits": splits},
+        }
+    )
     out.mkdir(parents=True, exist_ok=True)
-    summary = read_benchmark(settings, {}, out)
-    found, rejected = summary["found"], summary.get("rejected", {})
-    lines = [f"{found['questions']:,} questions about {found['images']:,} images"]
-    return [
-        *lines,
-        *(f"left out: {reason} ({count:,})" for reason, count in rejected.items()),
-        f"wrote {out}",
-    ]
-
-
-def _splits(table: Path) -> set[str]:
-    """Gives the names in the table's column ``split``: all of its questions are to be asked."""
-    from medkit.readers.vlmevalkit import table_rows
-
-    return {"test"} | {
-        row["split"] for _, row in table_rows(table) if isinstance(row, dict) and row.get("split")
-    }
+    settings = {"benchmark": card.model_dump(), "data": str(tables[0].parent)}
+    return [*told(read_benchmark(settings, {}, out)), f"wrote {out}"]
 
 
 def _card_name(stem: str) -> str:
@@ -180,9 +150,15 @@ def _plain(question: Question) -> str:
     return question.text[:place].strip() if place > 0 else question.text
 
 
+def _kind(question: Question) -> str:
+    if 1 < len(question.choices) <= len(LETTERS):
+        return "mcq"
+    return "yorn" if question.answer_type == "yes_no" else "vqa"
+
+
 def _answer(question: Question) -> str:
     gold = question.references[0]
-    if 1 < len(question.choices) <= len(LETTERS) and gold in question.choices:
+    if _kind(question) == "mcq" and gold in question.choices:
         return LETTERS[question.choices.index(gold)]
     if question.answer_type == "yes_no":
         return gold.strip().strip(".").capitalize()  # VLMEvalKit compares with Yes and No as they stand

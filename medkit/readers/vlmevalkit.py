@@ -14,6 +14,7 @@ import json
 import string
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     """Reads a benchmark's questions from VLMEvalKit's tables.
 
     Options:
-        files: Pattern of the tables below the root (``*.tsv``).
+        files: Pattern of the tables below the root (``*.tsv``), or a list of patterns.
         suffix: What is added to every question after a line break: the format of the answer.
         licence: As in class_folders.
 
@@ -43,7 +44,9 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     """
     check_options("vlmevalkit", options, OPTIONS)
     root = Path(root)
-    tables = sorted(root.glob(options.get("files", "*.tsv"))) if root.is_dir() else []
+    patterns = options.get("files", "*.tsv")
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    tables = sorted({path for one in patterns for path in root.glob(one)}) if root.is_dir() else []
     if not tables:
         raise DataError(f"{root} holds no table of VLMEvalKit; give the folder with its .tsv files")
     ids: set[str] = set()
@@ -60,9 +63,9 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
             else:
                 row["image"] = pictures.get(cell.strip(), "")
             item = _record(root, place, row, options)
-            if isinstance(item, Record) and item.id in ids:
-                item = Rejected(item.id, "repeated id", place)
-            ids |= {item.id} if isinstance(item, Record) else set()
+            if isinstance(item, Record) and item.id in ids:  # tables that count from 0 each
+                item = replace(item, id=f"{item.id}@{place}")
+            ids.add(item.id if isinstance(item, Record) else "")
             yield item
 
 

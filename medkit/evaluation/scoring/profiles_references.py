@@ -205,7 +205,8 @@ LMMS_EVAL = Profile(
         _MMMU_OPEN,
         Score("mmmu_choice", '"(B)", "B ", "B.", the option\'s text; else an option by chance, here wrong.',
               _mmmu(mmmu_choice.lmms_eval)),
-        Score("mcq", "A letter that begins the reply, else the last capital option letter, even within a word.",
+        Score("mcq", 'A letter that begins or ends the reply, follows "answer is", or stands as "(B)" or "B."; else '
+              "the last one anywhere.",
               _letter(lambda item: options.lmms_option(item.answer, list(item.choices)))),
         Score("scienceqa", "The reply is the letter, or begins with it and a full stop.",
               when(is_choice, lambda item: scienceqa.lmms(item.answer, item.gold))),
