@@ -22,9 +22,11 @@ from typing import Any
 
 from PIL import Image
 
+from medkit.evaluation.questions import read_questions
 from medkit.evaluation.scoring.rescore import score_file
 from medkit.evaluation.standalone import evaluate_alone, find_benchmarks
 from medkit.exchange.predictions import import_answers
+from medkit.exchange.rows import question_row, questions_of
 from medkit.exchange.tasks import write_tasks
 from medkit.exchange.vlmevalkit import read_tables, write_tables
 from medkit.store import open_dataset
@@ -128,22 +130,19 @@ def against_vlmevalkit(python: Path, asked: dict[str, Any], out: Path) -> tuple[
         same = sum(before[key] == after.get(key) for key in before)
         told.append(f"predictions as {form}: {same} of {len(before)} answers come back as they were")
     read_tables(sorted(out.glob("*.tsv")), out / "dataset")
-    old, new = open_dataset(asked["data"]), open_dataset(out / "dataset")
-    own = {sample.id: sample for sample in old}
-    equal = sum(
-        sample.messages == own[sample.id].messages
-        and sample.images == own[sample.id].images
-        and sample.facts["question"]
-        == {k: own[sample.id].facts["question"][k] for k in sample.facts["question"]}
-        for sample in new
-    )
+    own = {
+        one.id: question_row(one) for card in asked["cards"] for one in questions_of(card, asked["data"])[0]
+    }
+    back = [question_row(one) for one in read_questions(open_dataset(out / "dataset"), name)]
+    equal = sum(row == own[row["id"]] for row in back)
     told.append(
-        f"tables read back: {equal} of {len(new)} questions equal in text, answers, choices and pictures' bytes"
+        f"tables read back: {equal} of {len(back)} questions equal in text, answers and pictures' bytes"
     )
+    old = open_dataset(asked["data"])
     shown = [
         Image.open(path).convert("RGB").tobytes() == old.image(ref).tobytes()
         for one, paths in theirs["pictures"].items()
-        for path, ref in zip(paths, own[one].images, strict=True)
+        for path, ref in zip(paths, own[one]["images"], strict=True)
     ]
     told.append(f"pictures that VLMEvalKit shows: {sum(shown)} of {len(shown)} equal in every pixel")
     return rows, told
