@@ -179,7 +179,10 @@ def _sheet(path: Path) -> Iterator[dict[str, str]]:
     lines = book.worksheets[0].iter_rows(values_only=True)
     names = [_cell(name) for name in next(lines, ())]
     for line in lines:
-        yield dict(zip(names, (_cell(value) for value in line), strict=False))
+        if any(
+            value not in (None, "") for value in line
+        ):  # Excel likes to leave empty rows behind the last one
+            yield dict(zip(names, (_cell(value) for value in line), strict=False))
     book.close()
 
 
