@@ -23,6 +23,8 @@ from typing import Any
 from PIL import Image
 
 from medkit.evaluation.questions import read_questions
+from medkit.evaluation.scoring.answer_files import items_of
+from medkit.evaluation.scoring.profiles import find_profiles
 from medkit.evaluation.scoring.rescore import score_file
 from medkit.evaluation.standalone import evaluate_alone, find_benchmarks
 from medkit.exchange.predictions import import_answers
@@ -32,6 +34,10 @@ from medkit.exchange.vlmevalkit import read_tables, write_tables
 from medkit.store import open_dataset
 
 TOOLS = Path(__file__).resolve().parent / "exchange_tools.py"
+sys.path.insert(0, str(TOOLS.parent))  # also where this file is imported from elsewhere
+
+from exchange_tools import made_up  # noqa: E402
+
 DECIMALS = 6
 Rows = list[tuple[str, str, float, float]]  # (where, score, medkit's, the tool's)
 
@@ -145,7 +151,37 @@ def against_vlmevalkit(python: Path, asked: dict[str, Any], out: Path) -> tuple[
         for path, ref in zip(paths, own[one]["images"], strict=True)
     ]
     told.append(f"pictures that VLMEvalKit shows: {sum(shown)} of {len(shown)} equal in every pixel")
+    told.append(fuzz_vlmevalkit(python, asked["fuzz"], out))
     return rows, told
+
+
+def fuzz_vlmevalkit(python: Path, count: int, out: Path) -> str:
+    """Compares the profile vlmevalkit with VLMEvalKit's functions over made-up replies."""
+    rows = list(made_up(count))
+    path = out / "made-up.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (profile,) = find_profiles("vlmevalkit")
+    cases: dict[str, int] = {}
+    differ: dict[str, list[Any]] = {}
+    for row, theirs in zip(rows, run_tool(python, "vlm-values", str(path)), strict=True):
+        ((item,),) = items_of([row], "made up").values()
+        for score in profile.scores:
+            mark = score.mark(item) if score.name in theirs else None
+            if mark is not None:
+                cases[score.name] = cases.get(score.name, 0) + 1
+                if abs(mark.value - theirs[score.name]) > 1e-9:
+                    found = [item.answer, list(item.references), mark.value, theirs[score.name]]
+                    differ.setdefault(score.name, []).append(found)
+    return compared("VLMEvalKit", cases, differ)
+
+
+def compared(tool: str, cases: dict[str, int], differ: dict[str, list[Any]]) -> str:
+    """Says how many scores of made-up replies were compared, and which differ, with the shortest reply."""
+    line = (
+        f"made-up replies, {tool}: {sum(cases.values()):,} scores of {len(cases)} kinds compared, differing: "
+    )
+    shortest = {name: (len(found), min(found, key=lambda one: len(one[0]))) for name, found in differ.items()}
+    return line + (json.dumps(shortest, ensure_ascii=False) if differ else "0")
 
 
 def texts(answers: Path) -> dict[str, str]:

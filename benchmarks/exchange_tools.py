@@ -3,6 +3,7 @@
 Run by those environments' Python; each command prints JSON on its last line:
 
     exchange_tools.py lmms-fuzz COUNT           medkit's profile against lmms-eval's functions, made-up replies
+    exchange_tools.py vlm-values CASES          scores of VLMEvalKit's functions for each of given replies
     exchange_tools.py lmms-score ANSWERS        numbers of lmms-eval's functions over rows of answers.jsonl
     exchange_tools.py vlm-score FOLDER ANSWERS  predictions written and scored by VLMEvalKit; FOLDER holds its tables
 
@@ -18,7 +19,7 @@ import random
 import string
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ WORDS = (
     "对 有 存在 正常 否 不 不是 没有 无 异常 不正常 包含 不包含 可以 能 会 不能 不会 不可以 "
     "答案是 选 ＂ ｡ 《 》 ＋ － ． １ ß İ é µ μ"
 )
+METHODS = {"accuracy": "accuracy", "relaxed": "relaxed_accuracy", "anls": "anls", "vqa_score": "vqa_score"}
 POPE = ("accuracy", "precision", "recall", "f1_score", "yes_ratio")
 OPTIONS = ({"A": "left", "B": "right"}, {"A": "CT", "B": "MRI", "C": "X-ray", "D": "the liver"})
 
@@ -98,13 +100,8 @@ def lmms_scores() -> dict[str, Callable[[str, list[str], dict[str, str]], float]
     }
 
 
-def lmms_fuzz(count: int) -> dict[str, Any]:
-    """Compares each score of medkit's profile with lmms-eval's function over made-up replies and references."""
-    from medkit.evaluation.scoring.answer_files import items_of
-    from medkit.evaluation.scoring.profiles import find_profiles
-
-    functions = lmms_scores()
-    (profile,) = find_profiles("lmms_eval")
+def made_up(count: int) -> Iterator[dict[str, Any]]:
+    """Gives rows of made-up replies and references, the same ones every time; some have a gold answer that is empty."""
     draw = random.Random(0)
     pieces, signs = [*WORDS.split(" "), "\n", "\t"], string.punctuation + "。，！？；：、（）"
 
@@ -112,12 +109,9 @@ def lmms_fuzz(count: int) -> dict[str, Any]:
         parts = [draw.choice(pieces if draw.random() < 0.9 else signs) for _ in range(draw.randint(0, most))]
         return draw.choice(["", " ", " "]).join(parts)
 
-    cases: dict[str, int] = {}
-    differ: dict[str, list[Any]] = {}
     for number in range(count):
-        said = text(6).strip()  # as lmms-eval hands replies on
-        kind = draw.choice(["open", "yes_no", "choice"])
-        row: dict[str, Any] = {"id": str(number), "answer": said, "answer_type": kind}
+        row: dict[str, Any] = {"id": str(number), "answer": text(6).strip()}  # as lmms-eval hands replies on
+        row["answer_type"] = kind = draw.choice(["open", "yes_no", "choice"])
         if kind == "choice":
             row["choices"] = list(draw.choice(OPTIONS).values())
             row["references"] = [draw.choice(row["choices"])]
@@ -125,10 +119,20 @@ def lmms_fuzz(count: int) -> dict[str, Any]:
             row["references"] = [draw.choice(["yes", "no"])]
         else:
             row["references"] = [text(3) or "lung" for _ in range(draw.choice([1, 1, 3, 10]))]
-        try:
-            ((item,),) = items_of([row], "fuzz").values()
-        except Exception:
-            continue  # no gold answer: medkit refuses the row
+        yield row
+
+
+def lmms_fuzz(count: int) -> dict[str, Any]:
+    """Compares each score of medkit's profile with lmms-eval's function over made-up replies and references."""
+    from medkit.evaluation.scoring.answer_files import items_of
+    from medkit.evaluation.scoring.profiles import find_profiles
+
+    functions = lmms_scores()
+    (profile,) = find_profiles("lmms_eval")
+    cases: dict[str, int] = {}
+    differ: dict[str, list[Any]] = {}
+    for row in made_up(count):
+        ((item,),) = items_of([row], "made up").values()
         for score in profile.scores:
             mark = score.mark(item)
             if mark is None:
@@ -136,13 +140,10 @@ def lmms_fuzz(count: int) -> dict[str, Any]:
             cases[score.name] = cases.get(score.name, 0) + 1
             theirs = float(functions[score.name](item.answer, list(item.references), dict(item.choices)))
             if abs(theirs - mark.value) > 1e-9:
-                differ.setdefault(score.name, []).append([said, list(item.references), mark.value, theirs])
-    examples = {name: sorted(found, key=lambda one: len(one[0]))[:5] for name, found in differ.items()}
-    return {
-        "cases": cases,
-        "differ": {name: len(found) for name, found in differ.items()},
-        "examples": examples,
-    }
+                differ.setdefault(score.name, []).append(
+                    [item.answer, list(item.references), mark.value, theirs]
+                )
+    return {"cases": cases, "differ": differ}
 
 
 def lmms_score(answers: Path) -> dict[str, float]:
@@ -223,6 +224,34 @@ def vlm_score(folder: Path, answers: Path) -> dict[str, Any]:
     return found
 
 
+def vlm_values(cases: Path) -> list[dict[str, float]]:
+    """Gives the scores of VLMEvalKit's functions for rows of replies, references and choices; no judge."""
+    *_, measures = vlmevalkit()
+    yorn = importlib.import_module("vlmeval.dataset.utils.yorn")
+    matching = importlib.import_module("vlmeval.utils.matching_util")
+    values = []
+    for row in rows_of(cases):
+        said, golds = row["answer"], row["references"]
+        if row.get("choices"):
+            choices = dict(zip(string.ascii_uppercase, row["choices"], strict=False))
+            letter = matching.can_infer(said, dict(choices))
+            values.append({"exact_matching": float(bool(letter) and choices.get(letter) == golds[0])})
+        elif row["answer_type"] == "yes_no":
+            values.append({"yes_no": float(yorn.YOrN_Extraction(said).lower() == golds[0])})
+        else:
+            line = {"answer": repr(golds), "prediction": said}
+            marks = {
+                name: measures.process_line(dict(line), method=name)["match"] for name in METHODS.values()
+            }
+            anls = 1 - min(marks["anls"])
+            found = {"accuracy": max(marks["accuracy"]), "relaxed": max(marks["relaxed_accuracy"])}
+            found |= {"anls": anls if anls >= 0.5 else 0.0}
+            if len(golds) > 1:
+                found["vqa_score"] = sum(marks["vqa_score"]) / len(golds)
+            values.append({name: float(value) for name, value in found.items()})
+    return values
+
+
 def vlmevalkit() -> tuple[Any, Any, Any, Any, Any]:
     """Imports VLMEvalKit's classes for questions, its files and its measures, without the models of its package.
 
@@ -256,6 +285,8 @@ if __name__ == "__main__":
         result = lmms_fuzz(int(given[0]))
     elif command == "lmms-score":
         result = lmms_score(Path(given[0]))
+    elif command == "vlm-values":
+        result = vlm_values(Path(given[0]))
     else:
         result = vlm_score(Path(given[0]), Path(given[1]))
     print("\n" + json.dumps(result, ensure_ascii=False))
