@@ -11,6 +11,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -624,7 +625,7 @@ def test_lmms_eval_gives_the_profiles_scores(tmp_path: Path) -> None:
         "lmms-eval's functions",
     }
     assert {"slake", "pope", "pope_f1", "mcq", "exact_match"} <= {score for _, score, *_ in rows}
-    assert told[-1].endswith("differing: 0")
+    assert told[-1].endswith("differing: 0") and "12 kinds" in told[-1]
 
 
 @pytest.mark.slow
@@ -633,6 +634,7 @@ def test_vlmevalkit_gives_the_profiles_scores(tmp_path: Path) -> None:
     rows, told = proof().against_vlmevalkit(python, proof_of(tmp_path), tmp_path / "vlm")
     assert_equal(rows, told)
     assert {score for _, score, *_ in rows} == {"exact_matching", "yes_no", "accuracy", "relaxed", "anls"}
+    assert told[-1].endswith("differing: 0") and "6 kinds" in told[-1]
 
 
 @pytest.mark.slow
@@ -645,6 +647,59 @@ def test_a_replay_without_an_answer_gives_no_score(tmp_path: Path) -> None:
     model = ["--model", "medkit_replay", "--model_args", f"answers={tmp_path / 'some.jsonl'}"]
     with pytest.raises(SystemExit, match="has no answer to 2 of the questions that are asked"):
         proof().run_lmms(python, task, tmp_path / "tasks", model, tmp_path / "out")
+
+
+FOREIGN_TASK = """
+task: foreign
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: "{docs}"}}}}
+test_split: test
+output_type: generate_until
+doc_to_visual: !function utils.doc_to_visual
+doc_to_text: question
+doc_to_target: answer
+generation_kwargs: {{max_new_tokens: 16, temperature: {temperature}}}
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true, ignore_case: true}}]
+"""
+FOREIGN_CODE = "from PIL import Image\n\ndef doc_to_visual(doc):\n    return [Image.open(doc['path'])]\n"
+
+
+@pytest.mark.slow
+def test_a_task_that_knows_nothing_of_medkit_is_answered(tmp_path: Path) -> None:
+    """lmms-eval's own metric, pictures as files: the plug-in's and the replay's number is that of the answers."""
+    python = tool("MEDKIT_LMMS_EVAL")
+    asked = proof_of(tmp_path)
+    dataset = open_dataset(asked["data"])
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    rows = rows_in(asked["answers"])
+    docs = []
+    for place, row in enumerate(rows):
+        path = folder / f"{row['image'][:16]}.png"
+        dataset.image(row["image"]).save(path)
+        # half of the gold answers are what the model says, so that the score is none of 0 and 1
+        gold = row["answer"].upper() if place % 2 else "something else"
+        docs.append(
+            {"question_id": row["id"], "question": row["question"], "answer": gold, "path": str(path)}
+        )
+    (folder / "docs.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs), encoding="utf-8")
+    (folder / "utils.py").write_text(FOREIGN_CODE, encoding="utf-8")
+    task = folder / "foreign.yaml"
+    task.write_text(FOREIGN_TASK.format(docs=folder / "docs.jsonl", temperature=0), encoding="utf-8")
+    ends = [place for place, row in enumerate(rows) if "\n\n" in row["answer"]]  # the end that lmms-eval adds
+    assert ends == []
+    for name, model in (
+        ("medkit", f"pretrained={asked['model']}"),
+        ("medkit_replay", f"answers={asked['answers']},model=replay"),
+    ):
+        given = ["--model", name, "--model_args", model, "--batch_size", "4"]
+        numbers, samples = proof().run_lmms(python, "foreign", folder, given, tmp_path / name)
+        assert numbers["exact_match"] == 0.5
+        assert [line["filtered_resps"] for line in rows_in(samples)] == [row["answer"] for row in rows]
+    task.write_text(FOREIGN_TASK.format(docs=folder / "docs.jsonl", temperature=0.7), encoding="utf-8")
+    given = ["--model", "medkit", "--model_args", f"pretrained={asked['model']}"]
+    with pytest.raises(SystemExit, match="medkit answers greedily"):
+        proof().run_lmms(python, "foreign", folder, given, tmp_path / "warm")
 
 
 def proof_of(folder: Path) -> dict[str, Any]:
@@ -660,6 +715,6 @@ def proof_of(folder: Path) -> dict[str, Any]:
 
 def assert_equal(rows: list[tuple[str, str, float, float]], told: list[str]) -> None:
     assert [row for row in rows if round(row[2], 6) != round(row[3], 6)] == []
-    shares = [line.partition(": ")[2].split()[:3] for line in told if " of " in line]
-    assert shares and all(some == most for some, _, most in shares), told
+    shares = [found for line in told if (found := re.search(r": (\d+) of (\d+) ", line))]
+    assert shares and all(found[1] == found[2] for found in shares), told
     assert not any("DIFFERENT" in line for line in told)
