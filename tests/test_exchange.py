@@ -253,6 +253,11 @@ def test_a_replay_guesses_nothing(tmp_path: Path) -> None:
     )  # an id of another set
     with pytest.raises(DataError, match="answered twice, and differently"):
         stored(tmp_path / "two.jsonl", {"id": 1, "answer": "a"}, {"id": 1, "answer": "b"})
+    failed = stored(
+        tmp_path / "failed.jsonl", {"id": "1", "question": "Which side?", "answer": "", "failed": "timeout"}
+    )
+    assert failed.answer({"id": "1", "question": "Which side?"}, "") is None
+    assert failed.answer({}, "Which side?") is None
     with pytest.raises(DataError, match="row 1 has no answer"):
         stored(tmp_path / "none.jsonl", {"id": 1, "text": "a"})
 
@@ -605,6 +610,13 @@ def test_multiple_choice_as_lmms_eval_reads_it(said: str, letter: str) -> None:
 )  # fmt: skip
 def test_slake_as_lmms_eval_normalises_it(said: str, as_compared: str) -> None:
     assert slake.normalise(said) == as_compared
+
+
+def test_the_length_of_a_reply_is_that_of_its_small_letters() -> None:
+    choices = {"A": "CT", "B": "MRI"}  # a reply may have ten signs
+    assert options.can_infer_text("MRI _______", choices) is None
+    assert options.can_infer_text("MRI ______", choices) == "B"
+    assert options.can_infer_text("MRI _____İ", choices) is None
 
 
 def test_anls_divides_by_the_length_in_capitals() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,21 @@ LONGEST_REPLY = 1024  # where a task names no limit, as lmms-eval's own models h
 
 
 class _Answers(lmms):
-    """What both models share: they give texts, in one process."""
+    """What both models share: they give texts, in one process.
+
+    Raises:
+        MedkitError: Several processes were launched; each would answer everything.
+    """
 
     is_simple = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        processes = os.environ.get("WORLD_SIZE", "1")
+        if processes != "1":
+            raise MedkitError(
+                f"medkit's models run in one process, and {processes} were launched; run lmms-eval alone"
+            )
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """Refuses: medkit's models give texts."""
@@ -35,11 +48,14 @@ class _Answers(lmms):
         """Refuses: medkit's models answer one turn."""
         raise MedkitError(f"task {_task(requests)} asks in several rounds; medkit's models answer one turn")
 
-    def document(self, request: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Gives a request's document and its messages."""
-        _, to_messages, _, doc_id, task, split = request.args
-        doc = self.task_dict[task][split][doc_id]
-        return doc, to_messages(doc)
+    def document(self, request: Any) -> dict[str, Any]:
+        """Gives a request's document."""
+        *_, doc_id, task, split = request.args
+        return self.task_dict[task][split][doc_id]
+
+    def messages(self, request: Any) -> list[dict[str, Any]]:
+        """Gives a request's turns, with its pictures."""
+        return request.args[1](self.document(request))
 
 
 class Medkit(_Answers):
@@ -73,7 +89,7 @@ class Medkit(_Answers):
         """Answers every request greedily, in the order of the requests."""
         by_settings: dict[tuple[int, tuple[str, ...], bool], list[int]] = defaultdict(list)
         for place, request in enumerate(requests):
-            by_settings[_settings(request, self.document(request)[0])].append(place)
+            by_settings[_settings(request, self.document(request))].append(place)
         replies: list[str] = [""] * len(requests)
         for (longest, ends, own), places in by_settings.items():
             questions = [self._question(requests[place], place) for place in places]
@@ -87,7 +103,7 @@ class Medkit(_Answers):
 
     def _question(self, request: Any, place: int) -> Question:
         """Gives a request as a question whose id is its place; its pictures are named by their content."""
-        doc, messages = self.document(request)
+        doc, messages = self.document(request), self.messages(request)
         turns = [
             {"role": turn["role"], "content": [_part(part, _task([request])) for part in turn["content"]]}
             for turn in messages
@@ -99,7 +115,7 @@ class Medkit(_Answers):
         )
 
     def _pictures(self, request: Any) -> list[Image.Image]:
-        return _images(self.document(request)[1])
+        return _images(self.messages(request))
 
 
 class MedkitReplay(_Answers):
@@ -134,9 +150,9 @@ class MedkitReplay(_Answers):
         replies: list[str] = []
         missing: list[str] = []
         for request in requests:
-            doc, messages = self.document(request)
+            doc = self.document(request)
             known = row_of(doc) if COLUMN in doc else doc
-            text = text_of({"content": [part for part in messages[-1]["content"] if part["type"] == "text"]})
+            text = text_of(self.messages(request)[-1])
             reply = self.stored.answer(known, text)
             replies.append(reply or "")
             if reply is None:

@@ -9,9 +9,8 @@ from typing import Any
 
 from medkit.errors import DataError
 from medkit.evaluation.scoring.answer_files import IDS, read_rows
-from medkit.exchange.rows import Row
+from medkit.exchange.rows import FAILED, Row
 
-REPLIES = ("answer", "prediction", "filtered_resps")
 _SHOWN = 3
 
 
@@ -33,16 +32,16 @@ class Stored:
         self._by_id: dict[tuple[str, str], Row] = {}
         self._by_text: dict[str, list[Row]] = defaultdict(list)
         for number, row in enumerate(rows, start=1):
-            if not isinstance(row.get("answer"), str):
+            if not isinstance(row.get("answer"), str) and not row.get(FAILED):
                 raise DataError(f"{self.path}: row {number} has no answer; replay files of medkit evaluate")
             key = str(row.get("benchmark", "")), _id(row)
             before = self._by_id.setdefault(key, row)
-            if key[1] and before["answer"] != row["answer"]:
+            if key[1] and before.get("answer") != row.get("answer"):
                 raise DataError(f"{self.path}: question {key[1]} is answered twice, and differently")
             self._by_text[_words(str(row.get("question", "")))].append(row)
 
     def answer(self, doc: dict[str, Any], text: str) -> str | None:
-        """Gives the stored answer to a question, "" where the model under test gave none; None where it is unknown.
+        """Gives the stored answer to a question; None where it is unknown, or the model under test gave no reply.
 
         Args:
             doc: What is known of the question: a medkit row, or another task's document. An id counts only where the
@@ -55,13 +54,14 @@ class Stored:
         for benchmark in [str(doc["benchmark"])] if "benchmark" in doc else self._benchmarks():
             row = self._by_id.get((benchmark, said)) if said else None
             if row is not None and _words(str(row.get("question", words))) == words:
-                return row["answer"]
+                return None if row.get(FAILED) else row["answer"]
         if (
             "benchmark" in doc
         ):  # one of medkit's own: its id is enough, and equal words may be about another picture
             return None
         same = self._by_text.get(words) or self._by_text.get(_words(text)) or []
-        answers = {row["answer"] for row in same}
+        # a call that failed is no answer: as an empty reply it would be scored
+        answers = {None if row.get(FAILED) else row["answer"] for row in same}
         return answers.pop() if len(answers) == 1 else None
 
     def _benchmarks(self) -> list[str]:

@@ -52,9 +52,10 @@ def can_infer_option(said: str, letters: Sequence[str]) -> str | None:
 
 def can_infer_text(said: str, options: Mapping[str, str]) -> str | None:
     """Gives the letter of the one option whose text stands in a reply that is not too long, or None."""
+    said = said.lower()  # before its length is taken: "İ" becomes two signs
     if len(said) > 2 * sum(len(text) for text in options.values()):
         return None
-    named = [letter for letter, text in options.items() if text.lower() in said.lower()]
+    named = [letter for letter, text in options.items() if text.lower() in said]
     return named[0] if len(named) == 1 else None
 
 

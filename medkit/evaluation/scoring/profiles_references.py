@@ -220,7 +220,7 @@ LMMS_EVAL = Profile(
 
 VLMEVALKIT = Profile(
     "vlmevalkit",
-    1,
+    2,
     "VLMEvalKit, revision e8e78f05, without a judge",
     (
         Score("accuracy", "Equality without case and outer spaces.", when(is_short, best(exact.vlmevalkit_accuracy))),
