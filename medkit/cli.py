@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .cli_evaluation import compare_models, evaluate, judge, leaks, score
+from .cli_exchange import exchange_app
 from .errors import MedkitError
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ data_app = typer.Typer(
     no_args_is_help=True, help="Look at data before it is used: what would identify someone."
 )
 app.add_typer(data_app, name="data")
+app.add_typer(exchange_app, name="exchange")
 
 
 DEFAULT_RECIPE = "phantom"

@@ -187,7 +187,7 @@ _ANNOTATORS = "min(1, other annotators who said it / 3), averaged; needs several
 
 LMMS_EVAL = Profile(
     "lmms_eval",
-    1,
+    2,
     "lmms-eval 0.7",
     (
         Score("exact_match", "Equality of the whole string, case and spaces included.",
@@ -204,7 +204,8 @@ LMMS_EVAL = Profile(
         _MMMU_OPEN,
         Score("mmmu_choice", '"(B)", "B ", "B.", the option\'s text; else an option by chance, here wrong.',
               _mmmu(mmmu_choice.lmms_eval)),
-        Score("mcq", "A letter that begins the reply, else the last capital option letter, even within a word.",
+        Score("mcq", 'A letter that begins or ends the reply, follows "answer is", or stands as "(B)" or "B."; else '
+              "the last one anywhere.",
               _letter(lambda item: options.lmms_option(item.answer, list(item.choices)))),
         Score("scienceqa", "The reply is the letter, or begins with it and a full stop.",
               when(is_choice, lambda item: scienceqa.lmms(item.answer, item.gold))),
@@ -218,7 +219,7 @@ LMMS_EVAL = Profile(
 
 VLMEVALKIT = Profile(
     "vlmevalkit",
-    1,
+    2,
     "VLMEvalKit, revision e8e78f05, without a judge",
     (
         Score("accuracy", "Equality without case and outer spaces.", when(is_short, best(exact.vlmevalkit_accuracy))),
