@@ -139,6 +139,22 @@ def test_runs_that_differ_in_the_seed_only_are_told(tmp_path):
     assert other["benchmarks"]["held-out"]["repeats"] == []
 
 
+def test_samples_seen_are_those_of_all_stages_since_the_base(tmp_path):
+    folder = run(tmp_path / "a", range(100))
+    [source] = [one for one in read_sources([folder]) if one.model == "instruct"]
+    assert source.samples_seen == 500  # the comparison knows the stage by itself
+    for name, start, samples in (
+        ("5-see", "base", 70),
+        ("6-align", "see", 100),
+        ("7-instruct", "align", 500),
+    ):
+        (folder / name).mkdir()
+        summary = {"settings": {"start": start}, "result": {"samples_seen": samples}}
+        (folder / name / "summary.json").write_text(json.dumps(summary))
+    [source] = [one for one in read_sources([folder]) if one.model == "instruct"]
+    assert source.samples_seen == 670
+
+
 def test_what_differs_is_told(tmp_path):
     one = evaluation(tmp_path / "one", "m", answer_rows(range(90)))
     prompts = evaluation(tmp_path / "two", "m", answer_rows(range(90), prompt="Another."), precision="bf16")

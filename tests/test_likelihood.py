@@ -152,7 +152,7 @@ def test_a_template_that_rewrites_the_question_is_refused(bench, tmp_path):
         )  # fmt: skip
 
 
-def test_an_evaluation_scores_what_is_closed_and_generates_the_rest(bench, tmp_path):
+def test_an_evaluation_scores_what_is_closed_and_generates_the_rest(bench, tmp_path, monkeypatch):
     card = {
         "name": "held-out", "source": {"split": "test"}, "controls": ["blank"], "max_new_tokens": 4,
         "answering": "likelihood",
@@ -170,6 +170,29 @@ def test_an_evaluation_scores_what_is_closed_and_generates_the_rest(bench, tmp_p
     assert scores["decoding"]["batch_check"] == {"asked_alone": 6, "same": 6}
     assert entry["calibration"]["count"] >= 12 and entry["unparsed"] + entry["empty"] <= 6
     assert not (tmp_path / PARTIAL).exists()
+    # One file keeps both kinds of replies: with all of them there, a second evaluation asks nothing.
+    from medkit.evaluation import generate
+
+    monkeypatch.setattr(generate, "_answer", lambda *_: pytest.fail("generated again"))
+    monkeypatch.setattr(likelihood, "_score", lambda *_: pytest.fail("scored again"))
+    again = tmp_path / "again"
+    again.mkdir()
+    names = (
+        "benchmark",
+        "control",
+        "id",
+        "prompt",
+        "answer",
+        "truncated",
+        "confidence",
+        "latency_s",
+        "candidates",
+    )
+    kept = [{name: row[name] for name in names if name in row} for row in rows]
+    (again / PARTIAL).write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
+    settings["batch_check"] = 0
+    evaluate(settings, {"model": bench[0] / "model", "data": bench[0] / "data"}, again)
+    assert (again / "answers.jsonl").read_bytes() == (tmp_path / "answers.jsonl").read_bytes()
 
 
 def test_an_endpoint_is_refused_in_one_sentence(bench, tmp_path):

@@ -102,9 +102,11 @@ def read_run(folder: Path) -> Run:
     if (folder / "scores.json").is_file():
         _read_evaluation(Step(1, "evaluate", folder, {}), run)
         # Alone it is the model that the page is about, not the one that others are compared with.
-        for found in (run.scores, run.answers):
-            if "base" in found:
-                found["base model"] = found.pop("base")
+        if "base" in run.scores:
+            run.scores["base model"], run.answers["base model"] = (
+                run.scores.pop("base"),
+                run.answers.pop("base"),
+            )
         run.alone = True
         return run
     recipe = folder / "recipe.yaml"
