@@ -1,0 +1,150 @@
+"""Choices, gold answers and prompts of benchmark rows, from the forms in which sets write them."""
+
+from __future__ import annotations
+
+import ast
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from medkit.errors import DataError
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+FIELDS = ("question", "context", "choices", "list", "count")
+Notes = list[tuple[str, str]]
+
+_LETTERED = re.compile(r"(?:^|(?<=[\s,;\[\"']))\(?([A-Z])[:.)]\s*")
+_NAMED = re.compile(r"\(?([A-Za-z])\)?\s*(?:[:.)].*)?", re.DOTALL)
+
+
+def listed(text: str) -> list[str] | None:
+    """Gives the texts of a list that is written out (``['left', 'right']``), None where the text is no such list."""
+    if not text.strip().startswith("["):
+        return None
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    fine = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return value if fine else None
+
+
+def choices_of(value: Any) -> list[str]:
+    """Gives the texts of the choices, without the letters that stand before them.
+
+    Args:
+        value: A list; letters to texts; or text: a written-out list, "A: one B: two", or "one|two".
+    """
+    if isinstance(value, dict):
+        value = [value[letter] for letter in sorted(value)]
+    if isinstance(value, str):
+        value = listed(value) or lettered(value) or value.split("|")
+    texts = [str(one).strip() for one in value or [] if one is not None and str(one).strip()]
+    if len(texts) == 1:  # columns for each choice, of which another version of the set has one with all
+        texts = lettered(texts[0]) or texts
+    before = [
+        text[:2] in (f"{letter}:", f"{letter}.") for letter, text in zip(LETTERS, texts, strict=False)
+    ]
+    # " A:Right lung" is how PMC-VQA writes a choice; "C. difficile" alone is a name.
+    return [text[2:].strip() for text in texts] if before and all(before) else texts
+
+
+def lettered(text: str) -> list[str]:
+    """Gives the parts of "A: one B: two" (also "(A) one (B) two"), none where it isn't such a text."""
+    marks: list[re.Match[str]] = []
+    for mark in _LETTERED.finditer(text):
+        if mark[1] == LETTERS[len(marks) : len(marks) + 1]:
+            marks.append(mark)
+    if len(marks) < 2:
+        return []
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    return [text[mark.end() : end].strip(" ,;|\n\t") for mark, end in zip(marks, ends, strict=True)]
+
+
+def gold_of(answer: Any, choices: Sequence[str], kind: str) -> tuple[list[str], Notes]:
+    """Gives the accepted answers, the most frequent first, and what should be told of them.
+
+    Args:
+        answer: A text, a number, or a list of them; also ``{"answer": ...}``, as VQAv2 keeps each annotator's.
+        choices: The choices' texts; a letter or an index is one of them.
+        kind: ``text``, ``letter`` or ``index`` (from 0).
+    """
+    if isinstance(answer, str) and kind == "text":
+        answer = listed(answer) or answer
+    given = [
+        one.get("answer") if isinstance(one, dict) else one
+        for one in (answer if isinstance(answer, list) else [answer])
+    ]
+    given = [one for one in given if one is not None]
+    if kind != "text":
+        places = [_place(one, choices, kind) for one in given]
+        return [choices[place] for place in places if place is not None], []
+    notes: Notes = []
+    if any(not isinstance(one, str) for one in given):
+        notes.append(("answer is a number", f"{answer!r} is read as text"))
+    if any(isinstance(one, str) and one != one.strip() for one in given):
+        notes.append(("spaces around text", "taken off"))
+    texts = [str(one).strip() for one in given if str(one).strip()]
+    counts = Counter(texts)
+    return sorted(texts, key=lambda text: -counts[text]), notes
+
+
+def check_prompt(options: dict[str, Any]) -> None:
+    """Refuses a prompt with other places than ``FIELDS``.
+
+    Raises:
+        DataError: Names the first such place, or says that the text has an open brace.
+    """
+    for name, known in (("prompt", FIELDS), ("choice", ("letter", "text"))):
+        try:
+            places = [place for _, place, _, _ in string.Formatter().parse(str(options.get(name, "")))]
+        except ValueError as error:
+            raise DataError(f"reader questions: {name} {options[name]!r}: {error}") from None
+        for place in places:
+            if place is not None and place not in known:
+                raise DataError(
+                    f"reader questions: {name} has no place {{{place}}}; there are "
+                    + ", ".join(f"{{{one}}}" for one in known)
+                )
+
+
+def asked_as(question: str, context: str, choices: Sequence[str], options: dict[str, Any]) -> str:
+    """Gives a question's text as it is asked: with context, choices and the format of the answer.
+
+    Args:
+        question: The question's own text.
+        context: What is put before it, or "".
+        choices: The choices' texts.
+        options: The reader's ``prompt``, ``choice``, ``between`` and ``suffix``.
+    """
+    form = options.get("choice", "{letter}. {text}")
+    written = [form.format(letter=letter, text=text) for letter, text in zip(LETTERS, choices, strict=False)]
+    together = options.get("between", "\n").join(written)
+    if "prompt" in options:
+        text = options["prompt"].format(
+            question=question,
+            context=context or "N/A",
+            choices=together,
+            list=str(list(choices)),
+            count=len(choices),
+        )
+    else:
+        text = "\n".join(part for part in (context, question, together) if part)
+    suffix = options.get("suffix", "")
+    if isinstance(suffix, dict):
+        suffix = suffix.get("choice" if choices else "open", "")
+    return f"{text}\n{suffix}" if suffix else text
+
+
+def _place(answer: Any, choices: Sequence[str], kind: str) -> int | None:
+    text = str(answer).strip()
+    if kind == "index":
+        place = int(text) if text.isdigit() else -1
+    elif text in choices:
+        place = list(choices).index(text)
+    else:
+        named = _NAMED.fullmatch(text)
+        place = LETTERS.find(named[1].upper()) if named else -1
+    return place if 0 <= place < len(choices) else None
