@@ -182,7 +182,12 @@ class BenchmarkData(Card):
 
 
 class Benchmark(Card):
-    """Questions with a headline scorer and controls."""
+    """Questions with a headline scorer and controls.
+
+    Attributes:
+        metrics: Names of the profile's scores that are published for this set.
+        notes: What else a reader of its numbers must know.
+    """
 
     name: Name
     title: Text
@@ -194,6 +199,8 @@ class Benchmark(Card):
     fixture: str | None = None
     scorer: Scorer = "answer"
     profile: ProfileName = "medkit"
+    metrics: list[Text] = []
+    notes: str = ""
     limit: Positive | None = None
     controls: list[Literal["blank", "shuffled"]] = ["blank", "shuffled"]
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 16

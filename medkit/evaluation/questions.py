@@ -32,6 +32,7 @@ class Question:
             another group's.
         references: Gold answers, any of which is right.
         choices: Options of a multiple-choice question, else empty.
+        context: What is known of the image, for a judge; the model does not see it.
     """
 
     benchmark: str
@@ -44,6 +45,7 @@ class Question:
     images: list[str] = field(repr=False)
     references: list[str]
     choices: list[str] = field(default_factory=list)
+    context: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -121,6 +123,7 @@ def _question(sample: Sample, benchmark: str) -> Question:
         images=list(sample.images),
         references=[str(reference) for reference in asked.get("references") or [gold]],
         choices=[str(option) for option in asked.get("choices") or []],
+        context=str(asked.get("context", "")),
     )
 
 

@@ -48,7 +48,10 @@ class Pictures:
     """
 
     def __init__(
-        self, root: Path, options: dict[str, Any], rows: Callable[[], Iterator[dict[str, Any]]] = lambda: iter(())
+        self,
+        root: Path,
+        options: dict[str, Any],
+        rows: Callable[[], Iterator[dict[str, Any]]] = lambda: iter(()),
     ):
         self.root, self.options, self.rows = root, options, rows
 

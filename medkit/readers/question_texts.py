@@ -44,9 +44,7 @@ def choices_of(value: Any) -> list[str]:
     texts = [str(one).strip() for one in value or [] if one is not None and str(one).strip()]
     if len(texts) == 1:  # columns for each choice, of which another version of the set has one with all
         texts = lettered(texts[0]) or texts
-    before = [
-        text[:2] in (f"{letter}:", f"{letter}.") for letter, text in zip(LETTERS, texts, strict=False)
-    ]
+    before = [text[:2] in (f"{letter}:", f"{letter}.") for letter, text in zip(LETTERS, texts, strict=False)]
     # " A:Right lung" is how PMC-VQA writes a choice; "C. difficile" alone is a name.
     return [text[2:].strip() for text in texts] if before and all(before) else texts
 

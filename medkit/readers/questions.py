@@ -1,4 +1,4 @@
-"""Questions of benchmarks in the layouts that they circulate in: CSV, TSV, JSON, JSON Lines or Parquet, a row a question."""
+"""Questions of benchmarks in the layouts that they circulate in: tables in text, JSON or Parquet, a row a question."""
 
 from __future__ import annotations
 
@@ -200,9 +200,7 @@ class _Reading:
             if lost is not None:
                 if role == "answer" and "answers_from" in self.options:
                     continue
-                raise DataError(
-                    f"{place} has no column {lost!r} ({role}); it has {', '.join(map(str, row))}"
-                )
+                raise DataError(f"{place} has no column {lost!r} ({role}); it has {', '.join(map(str, row))}")
             usual = next((name for name in USUAL.get(role, ()) if name in row), None)
             if named or usual:
                 self.columns[role] = named or str(usual)
@@ -222,7 +220,7 @@ class _Reading:
     ) -> dict[str, Any]:
         kind = self._kind(row, split)
         facts = question_facts(gold[0], kind, choices)
-        stated = "choice" if choices else self.options.get("answer_type")
+        stated = "choice" if choices else "open" if self._is_open(row) else self.options.get("answer_type")
         if stated:  # "Yes" among lettered choices is a choice, whatever its form
             facts["answer_type"] = stated
             facts["kind"] = facts["kind"] if kind not in (None, "") else stated
@@ -264,7 +262,9 @@ class _Reading:
         answer = (
             self._answers.get(identifier) if "answers_from" in self.options else self._value(row, "answer")
         )
-        return gold_of(answer, choices, "text" if self._is_open(row) else self.options.get("answer_is", "text"))
+        return gold_of(
+            answer, choices, "text" if self._is_open(row) else self.options.get("answer_is", "text")
+        )
 
     def _asked_as(self, row: dict[str, Any], question: str, choices: list[str]) -> str:
         question, cut = question.strip(), self.options.get("cut", "").strip()
