@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -177,9 +178,9 @@ class _Reading:
 def sections_of(text: str) -> dict[str, str]:
     """Gives the sections of a report by their heading in small letters: "FINDINGS: clear" gives findings."""
     marks = list(_HEADING.finditer(text))
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
     found: dict[str, str] = {}
-    for mark, end in zip(marks, ends, strict=True):
+    for mark, after in zip_longest(marks, marks[1:]):
+        end = len(text) if after is None else after.start()
         found.setdefault(mark[1].strip().lower(), text[mark.end() : end].strip())
     return found
 

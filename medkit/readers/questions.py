@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,8 @@ class _Reading:
         if "<image>" in question:  # LLaVA's question files mark the picture's place in the text
             question = question.replace("<image>", "")
         choices = self._choices(row)
+        if self._gap(row):
+            return Rejected(identifier, "choice missing", "a later one has text, so letters would move")
         gold, notes = self._gold(row, identifier, choices)
         if not gold:
             return Rejected(identifier, "question without answer", place)
@@ -257,6 +260,14 @@ class _Reading:
         if isinstance(named, list):
             return choices_of([row.get(column) for column in named])
         return choices_of(row.get(named or next((name for name in USUAL["choices"] if name in row), "")))
+
+    def _gap(self, row: dict[str, Any]) -> bool:
+        """Whether a choice between others is empty where answers are letters of columns."""
+        named = self.options.get("choices")
+        if not isinstance(named, list) or self.options.get("answer_is", "text") == "text":
+            return False
+        filled = [row.get(column) not in (None, "") for column in named]
+        return any(late and not early for early, late in pairwise(filled)) and sum(filled) > 1
 
     def _gold(self, row: dict[str, Any], identifier: str, choices: list[str]) -> tuple[list[str], Notes]:
         answer = (
