@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,10 @@ def test_prompts_take_the_sets_own_form(tmp_path):
         ({"choice": "{text} {number}"}, "choice has no place {number}"),
         ({"answer_type": "essay"}, "answer_type 'essay' is none of yes_no, number"),
         ({"known_from": {"file": "x"}}, "has not the keys file, key and column"),
+        ({"prompt": "{question:>{width}}"}, "prompt '{question:>{width}}': 'width'"),
+        ({"open": True}, "open True is no mapping"),
+        ({"files": 3}, "files 3 is no text or list of texts"),
+        ({"suffix": {"closed": "x"}}, "has other keys than choice and open"),
         ({"answers_from": "none.jsonl"}, "holds no none.jsonl"),
     ):
         with pytest.raises(DataError) as error:
@@ -216,3 +221,28 @@ def test_json_is_unwrapped_by_split_and_by_key(tmp_path):
     ):  # fmt: skip
         path.write_text(json.dumps(content))
         assert [row for _, row in rows_of(path)] == wanted
+
+
+def test_no_row_stops_the_reading(tmp_path):
+    """Values of every type in every column end as a record or as a refusal."""
+    picture(tmp_path / "x.png", 3)
+    rng = random.Random(7)
+    values: list[Any] = [
+        None, "", " ", "x.png", "A", "B. y", "['a', 'b']", "[", "A: a B: b", "(", 0, -1, 3.5, float("nan"), True, [],
+        ["a"], [None, 1, ["x"]], {}, {"A": "a", "B": None}, {"bytes": None, "path": "x.png"}, {"answer": 1},
+        "\0",
+        "../x", "a/b",
+    ]  # fmt: skip
+    columns = ("id", "image", "question", "answer", "options", "kind", "hint", "split", "group")
+    rows = [{column: rng.choice(values) for column in columns} for _ in range(1500)]
+    rows[0] = {**dict.fromkeys(columns, "x"), "image": "x.png"}
+    write(tmp_path / "rows.jsonl", rows)
+    for options in (
+        {}, {"base64": True}, {"answer_is": "letter"}, {"answer_is": "index", "context": "hint", "group": "group"},
+        {"image": ["image", "hint"], "known": "hint", "prompt": "{list}{choices}"}, {"choices": ["hint", "kind", "id"]},
+        {"image": "{id}/{image}", "ask": "Q?", "answer_type": "report", "open": {"kind": [3.5, None]}},
+    ):  # fmt: skip
+        found = list(read(tmp_path, {"files": "rows.jsonl", **options}))
+        assert len(found) == len(rows)
+        asked = sum(isinstance(one, Record) for one in found)
+        assert 0 < asked < len(rows), options

@@ -192,7 +192,7 @@ def _r2gen(reading: _Reading) -> Iterator[_Study | Rejected]:
         if isinstance(row, str) or not isinstance(row.get("report"), str):
             yield Rejected(place, "row unreadable", row if isinstance(row, str) else "no report")
             continue
-        split = row.get("split")
+        split = None if row.get("split") is None else str(row["split"])
         if not reading.wants(split):
             continue
         named = row.get("image_path") or []

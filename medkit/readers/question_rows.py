@@ -36,7 +36,10 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _json(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no JSON: it is no UTF-8 text") from None
     try:
         return json.loads(text)
     except ValueError:

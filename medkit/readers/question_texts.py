@@ -15,6 +15,29 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 FIELDS = ("question", "context", "choices", "list", "count")
 Notes = list[tuple[str, str]]
 
+_TEXT, _TEXTS, _MAPPING, _EITHER = (str,), (str, list), (dict,), (str, dict)
+NAMES = {
+    _TEXT: "text",
+    _TEXTS: "text or list of texts",
+    _MAPPING: "mapping",
+    _EITHER: "text or mapping",
+    (bool,): "truth",
+}
+# What kind of value an option has.
+FORMS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("only", "open", "known_from"), _MAPPING),
+    **dict.fromkeys(("files", "archive", "image", "choices"), _TEXTS),
+    **dict.fromkeys(("base64", "text_only"), (bool,)),
+    **dict.fromkeys(
+        (
+            "images", "id", "question", "ask", "cut", "answer", "answers_from", "answer_is", "answer_type", "context",
+            "known", "prompt", "choice", "between", "kind", "closed", "language", "group", "split", "licence",
+        ),
+        _TEXT,
+    ),
+    "suffix": _EITHER,
+}  # fmt: skip
+
 _LETTERED = re.compile(r"(?:^|(?<=[\s,;\[\"']))\(?([A-Z])[:.)]\s*")
 _NAMED = re.compile(r"\(?([A-Za-z])\)?\s*(?:[:.)].*)?", re.DOTALL)
 
@@ -38,10 +61,11 @@ def choices_of(value: Any) -> list[str]:
         value: A list; letters to texts; or text: a written-out list, "A: one B: two", or "one|two".
     """
     if isinstance(value, dict):
-        value = [value[letter] for letter in sorted(value)]
+        value = [value[letter] for letter in sorted(value, key=str)]
     if isinstance(value, str):
         value = listed(value) or lettered(value) or value.split("|")
-    texts = [str(one).strip() for one in value or [] if one is not None and str(one).strip()]
+    value = value if isinstance(value, list) else [value]
+    texts = [str(one).strip() for one in value if one is not None and str(one).strip()]
     if len(texts) == 1:  # columns for each choice, of which another version of the set has one with all
         texts = lettered(texts[0]) or texts
     before = [text[:2] in (f"{letter}:", f"{letter}.") for letter, text in zip(LETTERS, texts, strict=False)]
@@ -89,23 +113,32 @@ def gold_of(answer: Any, choices: Sequence[str], kind: str) -> tuple[list[str], 
     return sorted(texts, key=lambda text: -counts[text]), notes
 
 
-def check_prompt(options: dict[str, Any]) -> None:
-    """Refuses a prompt with other places than ``FIELDS``.
+def check_forms(options: dict[str, Any]) -> None:
+    """Refuses values of options that can't be used, before a row is read.
 
     Raises:
-        DataError: Names the first such place, or says that the text has an open brace.
+        DataError: An option has another type than its form, or a prompt has other places than ``FIELDS``.
     """
+    for name, form in FORMS.items():
+        if name in options and not isinstance(options[name], form):
+            raise DataError(f"reader questions: {name} {options[name]!r} is no {NAMES[form]}")
+    suffix = options.get("suffix")
+    if isinstance(suffix, dict) and not set(suffix) <= {"choice", "open"}:
+        raise DataError(f"reader questions: suffix {suffix!r} has other keys than choice and open")
+    known_from = options.get("known_from")
+    if known_from is not None and set(known_from) != {"file", "key", "column"}:
+        raise DataError(f"reader questions: known_from {known_from!r} has not the keys file, key and column")
     for name, known in (("prompt", FIELDS), ("choice", ("letter", "text"))):
         try:
-            places = [place for _, place, _, _ in string.Formatter().parse(str(options.get(name, "")))]
-        except ValueError as error:
+            places = [place for _, place, _, _ in string.Formatter().parse(options.get(name, ""))]
+            strange = next((place for place in places if place is not None and place not in known), None)
+            if strange is None:
+                options.get(name, "").format(**dict.fromkeys(known, ""))
+        except (ValueError, KeyError, IndexError) as error:
             raise DataError(f"reader questions: {name} {options[name]!r}: {error}") from None
-        for place in places:
-            if place is not None and place not in known:
-                raise DataError(
-                    f"reader questions: {name} has no place {{{place}}}; there are "
-                    + ", ".join(f"{{{one}}}" for one in known)
-                )
+        if strange is not None:
+            there = ", ".join(f"{{{one}}}" for one in known)
+            raise DataError(f"reader questions: {name} has no place {{{strange}}}; there are {there}")
 
 
 def asked_as(question: str, context: str, choices: Sequence[str], options: dict[str, Any]) -> str:

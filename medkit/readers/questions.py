@@ -15,7 +15,7 @@ from medkit.errors import DataError
 from medkit.readers import Record, Rejected, check_options, hashed, inside
 from medkit.readers.question_pictures import Pictures, columns_in
 from medkit.readers.question_rows import rows_of
-from medkit.readers.question_texts import Notes, asked_as, check_prompt, choices_of, gold_of
+from medkit.readers.question_texts import Notes, asked_as, check_forms, choices_of, gold_of
 from medkit.readers.table import find_tables, question_facts
 from medkit.sample import assistant_turn, user_turn
 
@@ -81,7 +81,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
             value that it can't have.
     """
     check_options("questions", options, OPTIONS)
-    check_prompt(options)
+    check_forms(options)
     if options.get("answer_type", "open") not in ANSWER_TYPES:
         raise DataError(
             f"reader questions: answer_type {options['answer_type']!r} is none of {', '.join(ANSWER_TYPES)}"
@@ -299,8 +299,6 @@ class _Reading:
     @cached_property
     def _known(self) -> dict[str, Any]:
         where = self.options["known_from"]
-        if not isinstance(where, dict) or set(where) != {"file", "key", "column"}:
-            raise DataError(f"reader questions: known_from {where!r} has not the keys file, key and column")
         return self._joined(where["file"], where["key"], where["column"])
 
     def _joined(self, file: str, key: str, column: str) -> dict[str, Any]:
