@@ -14,6 +14,7 @@ from test_benchmarks import picture, write
 
 from medkit.errors import DataError
 from medkit.readers import Record, Rejected
+from medkit.readers.benchmarks import find_benchmark
 from medkit.readers.question_rows import rows_of
 from medkit.readers.question_texts import choices_of, gold_of, lettered, listed
 from medkit.readers.questions import read
@@ -59,6 +60,9 @@ def test_answers_are_read_in_every_form():
     assert gold_of("Both", choices, "letter")[0] == gold_of("D", choices, "letter")[0] == []
     assert gold_of(1, choices, "index")[0] == ["green"]
     assert gold_of(3, choices, "index")[0] == gold_of("-1", choices, "index")[0] == []
+    assert gold_of("Red", choices, "text") == (["red"], [])
+    assert gold_of("blue", choices, "text") == (["blue"], [("answer is none of the choices", "blue")])
+    assert gold_of("B", choices, "text") == (["B"], [])
     people = [
         {"answer": "dog", "answer_id": 1},
         {"answer": "cat", "answer_id": 2},
@@ -88,6 +92,21 @@ def test_a_set_of_the_original_vqa_files_is_read_with_its_annotations(tmp_path):
     assert record.image == [tmp_path / "val2014" / "COCO_val2014_000000000042.png"]
     with pytest.raises(DataError, match="has no column 'picture' \\(image\\)"):
         first(tmp_path, **{**options, "image": "{picture}.png"})
+
+
+def test_docvqa_as_its_portal_gives_it_is_read_by_the_same_card(tmp_path):
+    picture(tmp_path / "documents" / "page_1.png", 3)
+    row = {
+        "questionId": 5,
+        "question": "Which number?",
+        "image": "documents/page_1.png",
+        "answers": ["7", "no. 7"],
+    }
+    (tmp_path / "val_v1.0_withQT.json").write_text(json.dumps({"dataset_name": "docvqa", "data": [row]}))
+    options = find_benchmark("docvqa", str(tmp_path))["benchmark"]["data"]["options"]
+    record = kept(tmp_path, **options)
+    assert record.image == [tmp_path / "documents" / "page_1.png"] and record.split == "val"
+    assert record.facts["question"]["references"] == ["7", "no. 7"]
 
 
 def test_rows_by_id_and_pictures_in_folders_of_their_id(tmp_path):

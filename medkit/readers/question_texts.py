@@ -108,7 +108,10 @@ def gold_of(answer: Any, choices: Sequence[str], kind: str) -> tuple[list[str], 
         notes.append(("answer is a number", f"{answer!r} is read as text"))
     if any(isinstance(one, str) and one != one.strip() for one in given):
         notes.append(("spaces around text", "taken off"))
-    texts = [str(one).strip() for one in given if str(one).strip()]
+    texts = [_as_choice(str(one).strip(), choices) for one in given if str(one).strip()]
+    strange = [text for text in texts if choices and text not in choices and not _NAMED.fullmatch(text)]
+    if strange:
+        notes.append(("answer is none of the choices", strange[0]))
     counts = Counter(texts)
     return sorted(texts, key=lambda text: -counts[text]), notes
 
@@ -167,6 +170,12 @@ def asked_as(question: str, context: str, choices: Sequence[str], options: dict[
     if isinstance(suffix, dict):
         suffix = suffix.get("choice" if choices else "open", "")
     return f"{text}\n{suffix}" if suffix else text
+
+
+def _as_choice(text: str, choices: Sequence[str]) -> str:
+    """Gives the choice that a text is in other letters, else the text."""
+    same = [choice for choice in choices if choice.lower() == text.lower()]
+    return same[0] if len(same) == 1 else text
 
 
 def _place(answer: Any, choices: Sequence[str], kind: str) -> int | None:
