@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from card_shelf import medkit
+from real_data import real_set
 from test_benchmarks import EVALS
 
 from medkit.cards.load import load_card
@@ -15,10 +16,14 @@ from medkit.cards.models import Benchmark
 from medkit.check import benchmark_problems
 from medkit.evaluation.questions import Question, read_questions
 from medkit.evaluation.scoring import captions, documents, report_text, soft
+from medkit.evaluation.scoring.answer_files import read_rows
 from medkit.evaluation.scoring.profiles import score_names
 from medkit.evaluation.scoring.rescore import score_rows
+from medkit.evaluation.standalone import summary_lines
 from medkit.evaluation.summarise import answer_row
+from medkit.readers import Record
 from medkit.readers.benchmarks import find_benchmark, read_benchmark
+from medkit.readers.questions import read
 from medkit.store import open_dataset
 
 LETTER = "Answer with the option's letter from the given choices directly."
@@ -81,6 +86,7 @@ CASES = {
         (["The lungs_are clear."], report_scores("The lungs_are clear.", STUDY, False)),
     ]),
     "llava-bench": Case(2, 1, "What is shown?", []),
+    "llava-bench-coco": Case(1, 1, "Which shape is shown?", []),
     "scienceqa": Case(2, 1, "Context: Look at the corners.\nQuestion: Which shape is it?\nOptions: (A) a circle (B) a "
                       f"square\n{LETTER}", [
         (["B", "A. green"], {"scienceqa": 1, "scienceqa_img": 1}),
@@ -116,6 +122,10 @@ CASES = {
     ]),
     "vqa-rad-public": Case(2, 1, "What is shown?", [(["square", "circle"], {"answer": 0.5})]),
     "pope-coco": Case(2, 1, "Is there a dog in the image?", [(["yes", "no"], {"yes_no": 1})]),
+    "pope-coco-hub": Case(2, 1, f"Is there a square in the image?\n{SHORT}", [
+        (["Yes.", "No, there isn't"], {"pope": 1, "pope_f1": 1, "pope_yes_ratio": 0.5}),
+        (["", "There isn't"], {"pope": 0.5, "pope_f1": 2 / 3, "pope_yes_ratio": 1}),
+    ]),
     "llava-med-chat": Case(1, 1, "What is shown?", [(["a plain drawing"], {"f1": 1})]),
 }  # fmt: skip
 
@@ -198,6 +208,20 @@ def test_the_judge_sees_what_is_known_of_a_picture_and_the_model_does_not(tmp_pa
     assert "invented" not in json.dumps(questions[0].messages)
 
 
+def test_the_real_questions_of_llava_bench_come_with_answers_and_captions():
+    root = real_set("llava_eval")
+    options = card_of("llava-bench-coco").data.options  # type: ignore[union-attr]
+    asked = read_rows(root / options["files"])
+    found = [one for one in read(root, {**options, "text_only": True}) if isinstance(one, Record)]
+    assert len(found) == len(asked) > 0
+    captions = {row["image"] for row in read_rows(root / options["known_from"]["file"])}
+    for row, record in zip(asked, found, strict=True):
+        facts = record.facts["question"]
+        assert facts["references"][0] and facts["kind"] == row["category"]
+        assert facts.get("context", "").count("\n") >= 3 or row["image"] not in captions
+    assert any("context" in record.facts["question"] for record in found)
+
+
 def test_several_pictures_come_in_their_order(tmp_path):
     questions, _ = questions_of("mmmu-health", tmp_path / "out")
     dataset = open_dataset(tmp_path / "out")
@@ -224,3 +248,19 @@ def test_the_list_shows_every_benchmark_with_its_score(monkeypatch, capsys):
     assert "vqav2" not in capsys.readouterr().out
     assert medkit("list", "benchmark", monkeypatch=monkeypatch) != 0
     assert "must be one of recipes, curricula, domains, benchmarks" in capsys.readouterr().err
+
+
+def test_the_published_score_is_said_after_an_evaluation(tmp_path):
+    questions, _ = questions_of("mmmu-health", tmp_path / "out")
+    rows = rows_of([questions[0]], ["B"], "answer")
+    entry = {
+        "accuracy": {"value": 1.0, "low": 0.2, "high": 1.0}, "count": 1, "failed": 0, "controls": {},
+        "metrics": ["mmmu", "mmmu_open", "pope_f1"], "profiles": score_rows(rows, "official"),
+    }  # fmt: skip
+    entry["profiles"]["official"]["corpus"]["pope_f1"] = {"value": 0.5}
+    lines = summary_lines({"benchmarks": {"mmmu-health": entry}, "decoding": {}})
+    low = entry["profiles"]["official"]["scores"]["mmmu"]["low"]
+    assert lines[1] == (
+        f"  as published (official, version 1): mmmu 1.000 ({low:.3f} to 1.000), mmmu_open applies to no question, "
+        "pope_f1 0.500"
+    )
