@@ -148,6 +148,19 @@ def test_pictures_come_from_archives_as_they_are(tmp_path):
         list(read(tmp_path / "set", {"files": "rows.jsonl", "archive": "*.zip"}))
 
 
+def test_a_picture_that_the_text_names_must_be_there(tmp_path):
+    picture(tmp_path / "x.png", 3)
+    rows = [
+        {"one": "x.png", "two": "", "question": f"What is {mark}?", "answer": "yes"}
+        for mark in ("<image 1>", "<image 2>", "it")
+    ]
+    write(tmp_path / "rows.jsonl", rows)
+    found = list(read(tmp_path, {"files": "rows.jsonl", "image": ["one", "two"]}))
+    assert [len(one.image) if isinstance(one, Record) else one.detail for one in found] == [  # type: ignore[arg-type]
+        1, "the text names a picture that the row has not", 1,
+    ]  # fmt: skip
+
+
 def test_base64_rows_may_refer_to_another_rows_picture(tmp_path):
     picture(tmp_path / "x.png", 3)
     text = base64.b64encode((tmp_path / "x.png").read_bytes()).decode()
@@ -250,7 +263,7 @@ def test_no_row_stops_the_reading(tmp_path):
         None, "", " ", "x.png", "A", "B. y", "['a', 'b']", "[", "A: a B: b", "(", 0, -1, 3.5, float("nan"), True, [],
         ["a"], [None, 1, ["x"]], {}, {"A": "a", "B": None}, {"bytes": None, "path": "x.png"}, {"answer": 1},
         "\0",
-        "../x", "a/b",
+        "../x", "a/b", "long " * 200, "What is in <image 2>?",
     ]  # fmt: skip
     columns = ("id", "image", "question", "answer", "options", "kind", "hint", "split", "group")
     rows = [{column: rng.choice(values) for column in columns} for _ in range(1500)]

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import string
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,20 +64,19 @@ class Pictures:
             image: A column; a name with columns in braces ("{split}/{id}/{image}"); or several columns.
             marks: With several columns, which of them the text names, from 1; all where it names none.
         """
-        pictures: list[Picture] = []
-        names, keys = [], []
-        for value in self._values(row, image, marks):
-            found, name, key, fault = self._one(value)
-            if fault:
-                return Shown([], name, key, fault)
-            pictures += found
-            names.append(name)
-            keys.append(key)
-        return Shown(pictures, names[0] if names else "", "+".join(keys))
+        values = self._values(row, image, marks)
+        if marks and not isinstance(image, str) and len(values) < len(marks):
+            return Shown(fault=("image missing", "the text names a picture that the row has not"))
+        shown = [self._one(value) for value in values]
+        faulty = next((one for one in shown if one.fault), None)
+        if faulty or not shown:
+            return faulty or Shown()
+        pictures = [picture for one in shown for picture in one.pictures]
+        return Shown(pictures, shown[0].name, "+".join(one.key for one in shown))
 
     def _values(self, row: dict[str, Any], image: str | Sequence[str], marks: Sequence[int]) -> list[Any]:
         if not isinstance(image, str):
-            wanted = [image[mark - 1] for mark in marks if 0 < mark <= len(image)] or list(image)
+            wanted = [image[mark - 1] for mark in marks if 0 < mark <= len(image)] if marks else image
             values = [row.get(column) for column in wanted]
         elif "{" in image:
             values = [_filled(image, row)]
@@ -87,7 +87,7 @@ class Pictures:
             values = value if isinstance(value, list) else [value]
         return [value for value in values if value not in (None, "", "nan")]
 
-    def _one(self, value: Any) -> tuple[list[Picture], str, str, tuple[str, str] | None]:
+    def _one(self, value: Any) -> Shown:
         data, name = None, value
         if isinstance(value, dict):  # as the datasets library stores a picture
             data, name = value.get("bytes"), value.get("path") or ""
@@ -98,32 +98,32 @@ class Pictures:
                 value = self._referred[value]
             data, name = _decoded(value), ""
             if data is None:
-                return [], "", "", ("image missing", "its text is no picture in base64")
-        if data:
+                return Shown(fault=("image missing", "its text is no picture in base64"))
+        if isinstance(data, bytes) and data:
             digest = hashlib.sha256(data).hexdigest()[:16]
             # Many sets call every picture image.png: what two questions share is the content.
-            return [] if self.options.get("text_only") else [data], str(name or digest), digest, None
+            return Shown([] if self.options.get("text_only") else [data], str(name or digest), digest)
         if not isinstance(name, str) or not name.strip():
-            return [], "", "", ("image missing", f"{type(value).__name__} is no picture's name")
+            return Shown(fault=("image missing", f"{type(value).__name__} is no picture's name"))
         return self._named(name.strip())
 
-    def _named(self, name: str) -> tuple[list[Picture], str, str, tuple[str, str] | None]:
+    def _named(self, name: str) -> Shown:
         if self.options.get("text_only"):
-            return [], name, name, None
+            return Shown([], name, name)
         path = inside(self.root, str(Path(self.options.get("images", "")) / name))
         if path is None:
-            return [], name, name, ("image outside the data folder", name)
-        if not path.is_file():
-            same = self._by_name.get(Path(name).name, [])
-            packed = [] if same else self._packed(name)
-            if len(packed) == 1:
-                return self._unpacked(name, *packed[0])
-            found = len(same) or len(packed)
-            if len(same) != 1:
-                what = f"is there {found} times" if found else "is in no folder"
-                return [], name, name, ("image missing", f"{name} {what}")
-            path = same[0]
-        return [path], name, name, None
+            return Shown(fault=("image outside the data folder", name))
+        if _is_file(path):
+            return Shown([path], name, name)
+        same = self._by_name.get(Path(name).name, [])
+        packed = [] if same else self._packed(name)
+        if len(same) == 1:
+            return Shown([same[0]], name, name)
+        if len(packed) == 1:
+            return self._unpacked(name, *packed[0])
+        found = len(same) or len(packed)
+        what = f"is there {found} times" if found else "is in no folder"
+        return Shown(fault=("image missing", f"{name[:200]} {what}"))
 
     def _packed(self, name: str) -> list[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
         """Gives the members of the archives with a name: those whose whole path ends with it, else by the last part."""
@@ -131,15 +131,20 @@ class Pictures:
         exact = [one for one in same if f"/{one[1].filename}".endswith(f"/{name}")]
         return exact or same
 
-    def _unpacked(
-        self, name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo
-    ) -> tuple[list[Picture], str, str, tuple[str, str] | None]:
+    def _unpacked(self, name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Shown:
         if member.file_size > DEFAULT_LIMITS.bytes:
-            return [], name, name, ("image missing", f"{name} is {member.file_size:,} bytes large")
+            return Shown(fault=("image missing", f"{name} is {member.file_size:,} bytes large"))
         try:
-            return [archive.read(member)], name, name, None
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError) as error:
-            return [], name, name, ("image missing", f"{name} can't be unpacked ({error})")
+            return Shown([archive.read(member)], name, name)
+        except (
+            zipfile.BadZipFile,
+            RuntimeError,
+            NotImplementedError,
+            OSError,
+            EOFError,
+            zlib.error,
+        ) as error:
+            return Shown(fault=("image missing", f"{name} can't be unpacked ({error})"))
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
@@ -206,6 +211,13 @@ def _filled(image: str, row: dict[str, Any]) -> str | None:
         except ValueError:
             return None
     return filled
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text that is too long for a name
+        return False
 
 
 def _decoded(text: str) -> bytes | None:
