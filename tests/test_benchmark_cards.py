@@ -222,6 +222,22 @@ def test_the_real_questions_of_llava_bench_come_with_answers_and_captions():
     assert any("context" in record.facts["question"] for record in found)
 
 
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("slake-en", {"modality": "MRI", "organ": "Abdomen"}),
+        ("vqa-rad", {"organ": "CHEST"}),
+        ("omnimedvqa", {"modality": "Invented"}),
+        ("medxpertqa-mm", {"organ": "Other", "task": "Diagnosis"}),
+        ("llava-bench", {}),
+    ],
+)
+def test_what_a_set_says_of_its_pictures_is_kept_for_slices(name, facts, tmp_path):
+    questions_of(name, tmp_path / "out")
+    found = open_dataset(tmp_path / "out")[0].facts
+    assert {key: value for key, value in found.items() if key not in ("question", "width", "height")} == facts
+
+
 def test_several_pictures_come_in_their_order(tmp_path):
     questions, _ = questions_of("mmmu-health", tmp_path / "out")
     dataset = open_dataset(tmp_path / "out")

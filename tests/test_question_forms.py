@@ -255,6 +255,15 @@ def test_json_is_unwrapped_by_split_and_by_key(tmp_path):
         assert [row for _, row in rows_of(path)] == wanted
 
 
+def test_a_list_of_context_is_written_with_commas(tmp_path):
+    write(
+        tmp_path / "rows.jsonl", [{"question": "Which brand?", "answer": "x", "ocr_tokens": ["KIT", "100"]}]
+    )
+    prompt = "{question}\nReference OCR token: {context}"
+    record = kept(tmp_path, files="rows.jsonl", context="ocr_tokens", prompt=prompt, suffix="One word.")
+    assert text_of(record.messages[0]) == "Which brand?\nReference OCR token: KIT, 100\nOne word."  # type: ignore[index]
+
+
 def test_no_row_stops_the_reading(tmp_path):
     """Values of every type in every column end as a record or as a refusal."""
     picture(tmp_path / "x.png", 3)

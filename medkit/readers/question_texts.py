@@ -25,7 +25,7 @@ NAMES = {
 }
 # What kind of value an option has.
 FORMS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("only", "open", "known_from"), _MAPPING),
+    **dict.fromkeys(("only", "open", "known_from", "facts"), _MAPPING),
     **dict.fromkeys(("files", "archive", "image", "choices"), _TEXTS),
     **dict.fromkeys(("base64", "text_only"), (bool,)),
     **dict.fromkeys(

@@ -22,7 +22,7 @@ from medkit.sample import assistant_turn, user_turn
 OPTIONS = (
     "files", "images", "archive", "base64", "id", "image", "question", "ask", "cut", "answer", "answers_from",
     "answer_is", "answer_type", "choices", "open", "context", "known", "known_from", "prompt", "choice", "between",
-    "suffix", "kind", "closed", "language", "group", "split", "only", "text_only", "licence",
+    "suffix", "kind", "closed", "language", "facts", "group", "split", "only", "text_only", "licence",
 )  # fmt: skip
 # Column names that are taken when the card names none.
 USUAL = {
@@ -62,7 +62,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
         choices: A column (a list, letters to texts, or text as ``a|b``, ``['a', 'b']``, ``A: a B: b``), or a list of
             columns, one a choice.
         open: Column -> value: rows without choices, whose answer is text.
-        context: A column whose text is put before the question.
+        context: A column whose text is put before the question; the texts of a list with commas.
         known: A column with what is known of the picture (a caption), for judges; models don't see it.
         known_from: ``{file, key, column}``: it stands in a file of its own, joined on the column ``key``.
         prompt: How a question is asked, with the places {question}, {context} ("N/A" where there is none),
@@ -71,6 +71,8 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
         suffix: What is added to every question after a line break: the format of the answer. Or one for questions
             with choices and one for others: ``{choice: ..., open: ...}``.
         closed: Column that says CLOSED or OPEN; the set's own definition, kept beside the answer's form.
+        facts: Name -> column, of what slices and judges may ask for: ``{modality: modality, organ: location}``. Rows
+            may lack it.
         language, group: Columns; the group is hashed, without one the picture is it.
         only: Column -> value, or list of values: other rows are left out.
         text_only: Questions without their pictures (false): for audits and normalisation, not for asking.
@@ -179,7 +181,7 @@ class _Reading:
         return Record(
             identifier,
             images,
-            {"question": facts},
+            {**self._told_of(row), "question": facts},
             messages=[user_turn(text, len(images)), assistant_turn(gold[0])],
             group=hashed(str(group)) if group not in (None, "") else key or identifier,
             split=own_split,
@@ -233,6 +235,11 @@ class _Reading:
             facts["context"] = known
         return facts
 
+    def _told_of(self, row: dict[str, Any]) -> dict[str, str]:
+        """Gives the facts of the picture that columns of the set hold."""
+        found = {name: row.get(column) for name, column in self.options.get("facts", {}).items()}
+        return {name: str(value).strip() for name, value in found.items() if value not in (None, "", [])}
+
     def _known_of(self, row: dict[str, Any]) -> str:
         value = self._value(row, "known")
         where = self.options.get("known_from")
@@ -281,7 +288,9 @@ class _Reading:
         question, cut = question.strip(), self.options.get("cut", "").strip()
         if cut:
             question = question.removesuffix(cut).strip()
-        return asked_as(question, str(self._value(row, "context") or "").strip(), choices, self.options)
+        context = self._value(row, "context") or ""
+        context = ", ".join(map(str, context)) if isinstance(context, list) else str(context)
+        return asked_as(question, context.strip(), choices, self.options)
 
     @cached_property
     def _pictures(self) -> Pictures:
