@@ -95,6 +95,7 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
         scores["benchmarks"][card["name"]] = about | summarise(rows, scorer, seed)
         profile = card.get("profile", "medkit")
         scores["benchmarks"][card["name"]]["profiles"] = score_rows(rows, profile, seed)
+        scores["benchmarks"][card["name"]]["metrics"] = list(card.get("metrics", ()))
     write_atomically(out / "answers.jsonl", "".join(line + "\n" for line in lines))
     write_atomically(out / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False))
     if settings.get("endpoint") is not None:
