@@ -29,9 +29,11 @@ def evaluate(
     """Score a checkpoint or an endpoint on the questions of a dataset folder, outside of a run.
 
     A stopped evaluation goes on with the same command. A key is read from $MEDKIT_ENDPOINT_KEY only.
+    --set corruptions=noise,blur asks again with every picture made worse, at each of the card's severities.
 
     \b
     medkit evaluate runs/phantom/model --data runs/phantom/2-teach --out scores/phantom
+    medkit evaluate runs/phantom/model --data runs/phantom/2-teach --out scores/worse --set corruptions=noise,blur
     medkit evaluate --endpoint http://127.0.0.1:8000/v1 --model llava --data runs/phantom/2-teach --out scores/llava
     """
     from .evaluation.endpoint_card import read_endpoint

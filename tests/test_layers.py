@@ -42,7 +42,7 @@ HEAVY = {
     "flash_attn",
     "deepspeed",
 }
-HEAVY_AT_TOP = re.compile(r"medkit\.(models|training)\..+|medkit\.evaluation\.generate")
+HEAVY_AT_TOP = re.compile(r"medkit\.(models|training)\..+|medkit\.evaluation\.(generate|likelihood|prefixes)")
 NEVER_AT_TOP = {"datasets", "monai", "openai", "pandas", "sklearn"}
 
 MOST_LINES = 400

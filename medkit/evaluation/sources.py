@@ -43,7 +43,7 @@ class Source:
         limits: Benchmark -> most new tokens of a reply.
         leaks: The run's leak counts, None where nothing was counted.
         samples_seen: Of the training; None where unknown.
-        recipe: The resolved recipe without its seed, as text; "" where unknown.
+        recipe: The resolved recipe without seed and names, as text; "" where unknown.
         seed: The recipe's.
         stored: Rows of the file, for scoring again.
     """
@@ -116,7 +116,10 @@ def _read(path: Path) -> list[Source]:
         source.samples_seen = comparisons.get("budget", {}).get(source.model, {}).get("samples_seen")
         recipe = resolved.get("recipe", {})
         source.seed = recipe.get("seed")
-        same = {key: value for key, value in recipe.items() if key != "seed"}
+        # Runs of several seeds may well be named after them.
+        same = {
+            key: value for key, value in recipe.items() if key not in ("seed", "name", "title", "description")
+        }
         source.recipe = json.dumps(same, sort_keys=True) if recipe else ""
     bases = [source for source in found if source.model == "base"]
     for source in bases:

@@ -14,6 +14,7 @@ from .answer_files import items_of, read_items
 from .profile import Item, Mark, Profile, Score, Sums
 from .profile_labelled import LABELLED
 from .profiles import find_profiles
+from .set_intervals import set_intervals
 
 WHYS = {
     "unparsed": "unparsed",
@@ -93,9 +94,9 @@ def score_items(items: Sequence[Item], profile: Profile, seed: int = 0) -> dict[
 
     Returns:
         ``{version, title, scores: {name: {value, low, high, count, definition, empty, truncated, unparsed,
-        would_be_random, refused, failed}}, corpus: {name: {value, count, definition}}}``. Corpus numbers that can
-        be resampled also have ``low`` and ``high``, None for a single group or where nothing varies. Every count
-        is of the items that the score applies to, and such an item counts with the value that the definition
+        would_be_random, refused, failed}}, corpus: {name: {value, count, definition}}}``. Corpus numbers also have
+        ``low`` and ``high``, missing or None for a single group or where nothing varies. Every count is of the items
+        that the score applies to, and such an item counts with the value that the definition
         gives, never with one that is made up.
     """
     items = [item for item in items if not item.failed]
@@ -109,16 +110,17 @@ def score_items(items: Sequence[Item], profile: Profile, seed: int = 0) -> dict[
         members = [item for item in items if entry.applies(item)]
         if members:
             about = {"count": len(members), "definition": entry.definition}
-            groups = [item.group for item in members]
-            corpus |= {
-                name: _number(given, groups, seed) | about for name, given in entry.function(members).items()
-            }
+            groups, given = [item.group for item in members], entry.function(members)
+            sums = {name: value for name, value in given.items() if isinstance(value, Sums)}
+            plain = {name: value for name, value in given.items() if not isinstance(value, Sums)}
+            ends = set_intervals(entry, members, plain, seed) if plain else {}
+            numbers = {name: {"value": value} | ends.get(name, {}) for name, value in plain.items()}
+            numbers |= {name: _number(value, groups, seed) for name, value in sums.items()}
+            corpus |= {name: numbers[name] | about for name in given}
     return {"version": profile.version, "title": profile.title, "scores": scores, "corpus": corpus}
 
 
-def _number(given: float | Sums, groups: Sequence[str], seed: int) -> dict[str, Any]:
-    if not isinstance(given, Sums):
-        return {"value": given}
+def _number(given: Sums, groups: Sequence[str], seed: int) -> dict[str, Any]:
     value = float(given.function(given.rows.sum(0)[None])[0])
     interval = sums_interval(given.rows, given.function, groups, seed)
     ends = (round(interval.low, 6), round(interval.high, 6)) if interval else (None, None)
