@@ -137,8 +137,15 @@ def list_shelf() -> None:
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A run folder, for example runs/phantom.")]) -> None:
-    """Write a run's report again; reads the run folder only."""
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run folder (runs/phantom), or an evaluation's folder.")],
+) -> None:
+    """Write the report of a run again, or that of a single evaluation; reads the folder only.
+
+    \b
+    medkit report runs/phantom
+    medkit report scores/phantom
+    """
     from .report.build import write_report
 
     typer.echo(f"Report: {write_report(folder)}")

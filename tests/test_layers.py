@@ -45,7 +45,8 @@ HEAVY = {
     "lmms_eval",
 }
 HEAVY_AT_TOP = re.compile(
-    r"medkit\.(models|training)\..+|medkit\.evaluation\.generate|medkit\.exchange\.(answering|lmms_models)"
+    r"medkit\.(models|training)\..+|medkit\.evaluation\.(generate|likelihood|prefixes)"
+    r"|medkit\.exchange\.(answering|lmms_models)"
 )
 NEVER_AT_TOP = {"datasets", "monai", "openpyxl", "openai", "pandas", "sklearn"}
 
