@@ -145,3 +145,25 @@ def square(picture: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
     height, width = picture.shape[:2]
     size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+
+
+def shrink(picture: np.ndarray, side: int | None) -> np.ndarray:
+    """Shrinks uint8 [H,W] or [H,W,3] until its shorter side is ``side`` px; smaller ones and None change nothing."""
+    height, width = picture.shape[:2]
+    if side is None or min(height, width) <= side:
+        return picture
+    share = side / min(height, width)
+    size = (max(1, round(width * share)), max(1, round(height * share)))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+
+
+def read_side(reader: str, given: Any) -> int | None:
+    """Reads a card's option ``side_px``.
+
+    Raises:
+        DataError: It is no whole number from 16 to 16384.
+    """
+    whole = isinstance(given, int) and not isinstance(given, bool)
+    if given is not None and not (whole and 16 <= given <= 16_384):
+        raise DataError(f"reader {reader}: side_px {given!r} is no whole number from 16 to 16384")
+    return given

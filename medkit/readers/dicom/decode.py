@@ -31,6 +31,7 @@ from medkit.readers.dicom.files import (
     word_of,
 )
 from medkit.readers.dicom.reasons import Refused
+from medkit.readers.dicom.reduced import decode_reduced, halvings_of
 
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
@@ -137,13 +138,20 @@ def describe(dataset: Dataset, limits: Limits = DEFAULT_LIMITS, has_pixels: bool
     return found
 
 
-def decode(dataset: Dataset, wanted: list[int] | None = None, limits: Limits = DEFAULT_LIMITS) -> Stored:
+def decode(
+    dataset: Dataset,
+    wanted: list[int] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    side: int | None = None,
+) -> Stored:
     """Decodes frames of a file.
 
     Args:
         dataset: A file parsed with its pixels.
         wanted: Frame numbers from 0; None: all.
         limits: What to refuse before decoding.
+        side: Rows and columns in px that are enough: frames may come at a half, a quarter ... of their size as long as
+            both stay at least so many. None: the whole size.
 
     Raises:
         Refused: With the reason; nothing of the header's text is in it.
@@ -163,12 +171,20 @@ def decode(dataset: Dataset, wanted: list[int] | None = None, limits: Limits = D
             frames.append(_inflated(data, about))
             continue
         stream = _checked(data, about) if about.syntax != uid.RLELossless else None
-        values, photometric = _decode_frame(dataset, about, index)
+        values = None
+        if side is not None and stream is not None:
+            values = _decode_small(data, stream, dataset, about, side)
+        if values is not None:
+            photometric = "RGB" if about.photometric in ("YBR_ICT", "YBR_RCT") else about.photometric
+        else:
+            values, photometric = _decode_frame(dataset, about, index)
         if stream is not None:
             photometric = _colours(stream, photometric, about, notes)
             if stream.irregular:
                 notes["irregular codestream", stream.irregular] = None
         frames.append(values)
+    if len({one.shape for one in frames}) > 1:  # one frame's stream can't be halved as often as another's
+        return decode(dataset, wanted, limits)
     return Stored(_native_order(np.stack(frames)), photometric, tuple(notes))
 
 
@@ -258,6 +274,13 @@ def _checked(data: bytes, about: Description) -> Codestream:
         detail = f"{said[1]} x {said[0]} x {said[2]} against {about.columns} x {about.rows} x {about.samples}"
         raise Refused("codestream and header disagree", detail)
     return stream
+
+
+def _decode_small(
+    data: bytes, stream: Codestream, dataset: Dataset, about: Description, side: int
+) -> np.ndarray | None:
+    halvings = halvings_of(data, stream, dataset, about, side)
+    return decode_reduced(data, stream, about, halvings) if halvings else None
 
 
 def _decode_frame(dataset: Dataset, about: Description, index: int) -> tuple[np.ndarray, str]:

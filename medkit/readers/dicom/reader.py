@@ -25,14 +25,24 @@ from medkit.readers.dicom.frames import modality_of
 from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms
 from medkit.readers.dicom.profiles import Profile, choose_profiles
 from medkit.readers.dicom.reasons import Refused, one_file
-from medkit.readers.dicom.render import render, spread_over, units_of
+from medkit.readers.dicom.reduced import fit_small
+from medkit.readers.dicom.render import PERCENTILES, render, spread_over, units_of
 from medkit.readers.dicom.series import Slice, Volume, order_slices, plane_of, read_stored, slices_of
 from medkit.readers.reports import Reports
-from medkit.readers.slices import SlicePlan, choose, choose_slices, montage, read_plan, say
+from medkit.readers.slices import (
+    SlicePlan,
+    choose,
+    choose_slices,
+    montage,
+    read_plan,
+    read_side,
+    say,
+    shrink,
+)
 
 OPTIONS = (
     "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping",
-    "reports", "give", "licence",
+    "reports", "give", "licence", "side_px",
 )  # fmt: skip
 REPORT_FIELDS = ("accession", "study", "series", "name", "folder")
 LABELS = ("modality", "body_part", "view", "side")
@@ -52,6 +62,7 @@ class Loading:
         keep: Boxes of the pictures that may leave, or None: all.
         volume: All slices, where the profile's percentiles run over a volume.
         tile: Longest side in px of a montage's tiles, or None: the pictures stay apart.
+        side: Shorter side in px that larger pictures are shrunk to, or None: they keep their size.
     """
 
     places: tuple[tuple[Path, tuple[int, ...]], ...]
@@ -60,6 +71,7 @@ class Loading:
     keep: tuple[Box, ...] | None = None
     volume: Volume | None = None
     tile: int | None = None
+    side: int | None = None
 
     def __call__(self) -> Loaded:
         """Decodes and renders.
@@ -76,15 +88,33 @@ class Loading:
         notes: dict[tuple[str, str], None] = {}
         for path, frames in self.places:
             wanted = list(frames)
-            dataset, about, stored = read_stored(path, wanted, self.limits)
+            dataset, about, stored = read_stored(path, wanted, self.limits, self._enough())
             if len(self.places) == 1 and stored.values.min() == stored.values.max():
                 raise Refused("one value")
             made = render(dataset, stored, about, self.profile, wanted, spread, self.keep)
-            pictures += made.pictures
+            pictures += [self._fitted(one, stored.values.shape[1:3], about) for one in made.pictures]
             notes |= dict.fromkeys(made.notes)
         if self.tile is not None:
             pictures = [montage(pictures, self.tile)]
         return Loaded(pictures, tuple(notes))
+
+    def _enough(self) -> int | None:
+        """Gives the size that suffices to decode, or None where only whole pictures show the same.
+
+        A region's edge must not take in what lies beyond it, and the least and greatest value are single pixels'.
+        """
+        ends = (
+            self.profile.percentiles is not None
+            and self.volume is None
+            and self.profile.percentiles != PERCENTILES
+        )
+        return None if self.keep is not None or ends else self.side
+
+    def _fitted(self, picture: Any, size: tuple[int, int], about: Description) -> Any:
+        """Gives a picture shrunk to the side that is asked for."""
+        if self.side is None or size == (about.rows, about.columns):
+            return shrink(picture, self.side)
+        return fit_small(picture, size, about, self.side)
 
     def _spread(self) -> tuple[float, float] | None:
         if self.volume is None or not self.profile.percentiles:
@@ -108,6 +138,7 @@ class _Reading:
     names: Pseudonyms
     plan: SlicePlan
     reports: Reports
+    side: int | None = None
     told_key: bool = False
     waiting: dict[str, list[_Scanned]] = field(default_factory=lambda: defaultdict(list))
 
@@ -150,6 +181,8 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
             patient and what the rules of ``medkit.privacy`` find.
         modalities: List of the modalities to read (default: all).
         seconds: Longest time for one compressed file (default 60).
+        side_px: Shorter side that larger pictures are shrunk to; then large JPEG 2000 and HTJ2K pictures are decoded at
+            a half, a quarter ... of their size (default: pictures keep their size).
         give: What is made of a record with a report: [caption] (default), [record] (facts alone, of which a teacher
             makes questions) or both.
         mapping: File that takes "record,file" lines, outside the data set; stays with the key's holder.
@@ -214,6 +247,7 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
             lambda path: names.name("file", path.relative_to(root).as_posix()),
             options.get("give", ["caption"]),
         ),
+        read_side("dicom", options.get("side_px")),
     )
 
 
@@ -284,7 +318,9 @@ def _kept_boxes(dataset: Any, about: Description, reading: _Reading) -> tuple[Bo
 def _picture_record(scanned: _Scanned, reading: _Reading) -> Record:
     most = reading.options.get("frames", 1)
     frames = tuple(choose_slices(scanned.frames, most))
-    loading = Loading(((scanned.path, frames),), scanned.profile, reading.limits, scanned.keep)
+    loading = Loading(
+        ((scanned.path, frames),), scanned.profile, reading.limits, scanned.keep, side=reading.side
+    )
     return _record(scanned.id, loading, scanned.facts, scanned, reading)
 
 
@@ -309,7 +345,7 @@ def _series_records(
     chosen = choose(len(volume.slices), plan)
     places = tuple((volume.slices[index].path, (volume.slices[index].frame,)) for index in chosen)
     tile = plan.tile if plan.show == "montage" else None
-    loading = Loading(places, first.profile, reading.limits, first.keep, volume, tile)
+    loading = Loading(places, first.profile, reading.limits, first.keep, volume, tile, reading.side)
     plane = plane_of(volume.slices[0].orientation)
     facts = {
         **first.facts,

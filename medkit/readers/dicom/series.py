@@ -167,9 +167,9 @@ def slice_values(one: Slice, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
 
 
 def read_stored(
-    path: Path, frames: list[int], limits: Limits = DEFAULT_LIMITS
+    path: Path, frames: list[int], limits: Limits = DEFAULT_LIMITS, side: int | None = None
 ) -> tuple[Dataset, Description, Stored]:
-    """Reads a file and decodes some of its frames, compressed ones in the worker.
+    """Reads a file and decodes some of its frames, compressed ones in the worker; ``side`` as in ``decode``.
 
     Raises:
         Refused: The file or a frame can't be read.
@@ -177,7 +177,7 @@ def read_stored(
     with quiet():
         dataset = read_file(path, limits)
         about = describe(dataset, limits)
-        stored = decode(dataset, frames, limits) if about.native else decode_apart(path, frames, limits)
+        stored = decode(dataset, frames, limits) if about.native else decode_apart(path, frames, limits, side)
         return dataset, about, stored
 
 
