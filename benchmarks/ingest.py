@@ -26,7 +26,7 @@ from pydicom.pixels import apply_modality_lut
 
 from medkit.readers.dicom.files import DEFAULT_LIMITS, read_file
 from medkit.readers.dicom.profiles import shipped
-from medkit.readers.dicom.reader import Loading
+from medkit.readers.dicom.loading import Loading
 from medkit.readers.dicom.series import load_values, order_slices, slices_of
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

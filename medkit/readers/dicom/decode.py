@@ -19,6 +19,7 @@ from pydicom.pixels.utils import unpack_bits
 
 from medkit.readers.dicom import plugin
 from medkit.readers.dicom.codestream import Codestream, read_codestream
+from medkit.readers.dicom.description import NATIVE, Description
 from medkit.readers.dicom.files import (
     DEFAULT_LIMITS,
     PIXEL_KEYWORDS,
@@ -34,7 +35,6 @@ from medkit.readers.dicom.reasons import Refused
 from medkit.readers.dicom.reduced import decode_reduced, halvings_of
 
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
-NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 # Transfer syntax -> (pydicom's name of the plug-in, the package that it needs).
 DECODERS: dict[str, tuple[str, str]] = {
     **{syntax: ("", "") for syntax in NATIVE},
@@ -45,41 +45,6 @@ DECODERS: dict[str, tuple[str, str]] = {
 LOSSY = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K)
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 GREYS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
-
-
-@dataclass(frozen=True)
-class Description:
-    """The header's description of the pixels, checked.
-
-    Attributes:
-        rows, columns, frames, samples: Counts.
-        allocated, stored: Bits.
-        signed: Whether stored values are two's complement.
-        photometric: The header's photometric interpretation.
-        syntax: The transfer syntax UID.
-        keyword: The element that holds the pixels.
-    """
-
-    rows: int
-    columns: int
-    frames: int
-    samples: int
-    allocated: int
-    stored: int
-    signed: bool
-    photometric: str
-    syntax: str
-    keyword: str
-
-    @property
-    def native(self) -> bool:
-        """Whether the pixels are uncompressed, so that no decoder of compiled code sees them."""
-        return self.syntax in NATIVE
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of one decoded frame."""
-        return self.rows * self.columns * self.samples * max(1, self.allocated // 8)
 
 
 @dataclass(frozen=True)

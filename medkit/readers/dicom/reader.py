@@ -16,28 +16,26 @@ from typing import Any
 
 from medkit.errors import DataError
 from medkit.privacy.text import known_values
-from medkit.readers import Loaded, Merged, Record, Rejected, check_options, split_of
+from medkit.readers import Merged, Record, Rejected, check_options, split_of
 from medkit.readers.dicom.burned_in import Box, check_is_picture, clean_regions
-from medkit.readers.dicom.decode import Description, describe
+from medkit.readers.dicom.decode import describe
+from medkit.readers.dicom.description import Description
 from medkit.readers.dicom.facts import check_patient, facts_of
 from medkit.readers.dicom.files import DEFAULT_LIMITS, Limits, quiet, read_file, value_of
 from medkit.readers.dicom.frames import modality_of
 from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms
-from medkit.readers.dicom.profiles import Profile, choose_profiles
+from medkit.readers.dicom.loading import Loading
+from medkit.readers.dicom.profiles import Profile, carried, choose_profiles
 from medkit.readers.dicom.reasons import Refused, one_file
-from medkit.readers.dicom.reduced import fit_small
-from medkit.readers.dicom.render import PERCENTILES, render, spread_over, units_of
-from medkit.readers.dicom.series import Slice, Volume, order_slices, plane_of, read_stored, slices_of
+from medkit.readers.dicom.series import Slice, Volume, order_slices, plane_of, slices_of
 from medkit.readers.reports import Reports
 from medkit.readers.slices import (
     SlicePlan,
     choose,
     choose_slices,
-    montage,
     read_plan,
     read_side,
     say,
-    shrink,
 )
 
 OPTIONS = (
@@ -47,83 +45,6 @@ OPTIONS = (
 REPORT_FIELDS = ("accession", "study", "series", "name", "folder")
 LABELS = ("modality", "body_part", "view", "side")
 VOLUMES = ("CT", "MR", "PT")
-# A volume's percentiles are taken of every second pixel of every second row: a quarter, the same to the eye.
-THIN = 2
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How pictures are made of files; what a record's loader carries.
-
-    Attributes:
-        places: (file, frames from 0) in order.
-        profile: What is shown.
-        limits: What is refused.
-        keep: Boxes of the pictures that may leave, or None: all.
-        volume: All slices, where the profile's percentiles run over a volume.
-        tile: Longest side in px of a montage's tiles, or None: the pictures stay apart.
-        side: Shorter side in px that larger pictures are shrunk to, or None: they keep their size.
-    """
-
-    places: tuple[tuple[Path, tuple[int, ...]], ...]
-    profile: Profile
-    limits: Limits
-    keep: tuple[Box, ...] | None = None
-    volume: Volume | None = None
-    tile: int | None = None
-    side: int | None = None
-
-    def __call__(self) -> Loaded:
-        """Decodes and renders.
-
-        Raises:
-            Refused: With the reason.
-        """
-        with one_file(), quiet():
-            return self._load()
-
-    def _load(self) -> Loaded:
-        spread = self._spread()
-        pictures: list[Any] = []
-        notes: dict[tuple[str, str], None] = {}
-        for path, frames in self.places:
-            wanted = list(frames)
-            dataset, about, stored = read_stored(path, wanted, self.limits, self._enough())
-            if len(self.places) == 1 and stored.values.min() == stored.values.max():
-                raise Refused("one value")
-            made = render(dataset, stored, about, self.profile, wanted, spread, self.keep)
-            pictures += [self._fitted(one, stored.values.shape[1:3], about) for one in made.pictures]
-            notes |= dict.fromkeys(made.notes)
-        if self.tile is not None:
-            pictures = [montage(pictures, self.tile)]
-        return Loaded(pictures, tuple(notes))
-
-    def _enough(self) -> int | None:
-        """Gives the size that suffices to decode, or None where only whole pictures show the same.
-
-        A region's edge must not take in what lies beyond it, and the least and greatest value are single pixels'.
-        """
-        ends = (
-            self.profile.percentiles is not None
-            and self.volume is None
-            and self.profile.percentiles != PERCENTILES
-        )
-        return None if self.keep is not None or ends else self.side
-
-    def _fitted(self, picture: Any, size: tuple[int, int], about: Description) -> Any:
-        """Gives a picture shrunk to the side that is asked for."""
-        if self.side is None or size == (about.rows, about.columns):
-            return shrink(picture, self.side)
-        return fit_small(picture, size, about, self.side)
-
-    def _spread(self) -> tuple[float, float] | None:
-        if self.volume is None or not self.profile.percentiles:
-            return None
-        values = []
-        for one in self.volume.slices:
-            dataset, about, stored = read_stored(one.path, [one.frame], self.limits)
-            values.append(units_of(dataset, one.frame, stored.values[0, ::THIN, ::THIN], about))
-        return spread_over(values, self.profile.percentiles)
 
 
 @dataclass
@@ -355,7 +276,7 @@ def _series_records(
             "spacing_mm": [round(one, 4) for one in volume.spacing_mm],
             "plane": plane,
         },
-        "shows": say(chosen, len(volume.slices), _ordered(plane, volume), plan.show == "montage"),
+        "shows": say(chosen, len(volume.slices), plane_as_said(plane, volume), plan.show == "montage"),
     }
     facts.pop("frames", None)
     yield from reading.reports.made(_record(name, loading, facts, first, reading, volume.notes))
@@ -363,7 +284,7 @@ def _series_records(
         yield Merged(member.id, "slice of a series", f"in record {name}")
 
 
-def _ordered(plane: str, volume: Volume) -> str:
+def plane_as_said(plane: str, volume: Volume) -> str:
     """Gives the plane where the slices run as its name promises (``slices.DIRECTIONS``), else ""."""
     first, last = volume.slices[0].position, volume.slices[-1].position
     if not plane or first is None or last is None:
@@ -398,5 +319,5 @@ def _record(
         split=split_of(scanned.path, reading.root, reading.options.get("splits", ())),
         licence=reading.options.get("licence", ""),
         notes=notes,
-        extra={"render": loading.profile.name},
+        extra=carried(loading.profile),
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -18,10 +17,8 @@ from pydicom.dataset import Dataset
 
 from medkit.readers.dicom import plugin
 from medkit.readers.dicom.codestream import Codestream
+from medkit.readers.dicom.description import Description
 from medkit.readers.dicom.files import value_of
-
-if TYPE_CHECKING:
-    from medkit.readers.dicom.decode import Description
 
 MOST_HALVINGS = 5
 DRAFTS = 3  # a JPEG comes at a half, a quarter or an eighth

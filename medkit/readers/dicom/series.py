@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from medkit.readers.dicom.decode import Description, Stored, decode, describe
+from medkit.readers.dicom.decode import Stored, decode, describe
+from medkit.readers.dicom.description import Description
 from medkit.readers.dicom.files import (
     DEFAULT_LIMITS,
     Limits,

@@ -13,7 +13,7 @@ import numpy as np
 
 from medkit.errors import DataError
 from medkit.readers import Loaded, Merged, Record, Rejected, check_options, group_of, inside, split_of
-from medkit.readers.dicom.profiles import Profile, choose_profiles
+from medkit.readers.dicom.profiles import Profile, carried, choose_profiles
 from medkit.readers.dicom.render import PERCENTILES, spread_over
 from medkit.readers.dicom.tone import between
 from medkit.readers.nifti.files import DEFAULT_LIMITS, SUFFIXES, Head, read_head, read_values
@@ -297,7 +297,7 @@ def _record(path: Path, record: str, reading: _Reading) -> Record:
         split=split_of(path, reading.root, options.get("splits", ())),
         licence=options.get("licence", ""),
         notes=head.notes + notes + more,
-        extra={"render": reading.profile.name},
+        extra=carried(reading.profile),
     )
 
 
