@@ -211,8 +211,15 @@ def test_a_mask_gives_findings_and_its_slices(tmp_path: Path) -> None:
     options = {**WIDE, "masks": "{name}_seg.nii.gz", "labels": {2: "nodule"}}
     record, merged = records(tmp_path, **options, slices={"most": 2, "show": "finding", "margin": 0})
     assert record.facts["findings"] == [
-        {"label": "nodule", "slices": [4, 5], "largest": 5, "volume_ml": 0.006}
-    ]
+        {
+            "label": "nodule", "slices": [4, 5], "largest": 5, "volume_ml": 0.006,
+            "shown": [
+                {"slice": 4, "box": [0.5, 0.5, 0.75, 0.6667], "area_mm2": 1.0},
+                {"slice": 5, "box": [0.5, 0.5, 1.0, 0.6667], "area_mm2": 2.0},
+            ],
+        }
+    ]  # fmt: skip
+    assert record.facts["slice_labels"] == [["nodule"], ["nodule"]]
     assert record.facts["volume"] == {
         "slices": 5, "shown": [4, 5], "plane": "axial", "spacing_mm": [2.0, 1.0, 1.0],
     }  # fmt: skip

@@ -22,6 +22,11 @@ DIRECTIONS = {
     "coronal": "from front to back",
     "sagittal": "from right to left",
 }
+BACKWARDS = {
+    "axial": "from the head to the feet",
+    "coronal": "from back to front",
+    "sagittal": "from left to right",
+}
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,12 @@ def choose_slices(count: int, most: int) -> list[int]:
     return [round(index * (count - 1) / (most - 1)) for index in range(most)]
 
 
-def say(shown: list[int], count: int, plane: str, montage: bool = False) -> str:
+def say(shown: list[int], count: int, plane: str, montage: bool = False, backwards: bool = False) -> str:
     """Gives the sentence that tells a model which slices it sees: "Axial slices 1, 20 and 40 of 40, ..."."""
     numbers = [str(index + 1) for index in shown]
     listed = " and ".join([", ".join(numbers[:-1]), numbers[-1]] if len(numbers) > 1 else numbers)
     noun = f"{plane} slice{'s' if len(numbers) > 1 else ''}".strip()
-    order = DIRECTIONS.get(plane, "") if len(numbers) > 1 else ""
+    order = (BACKWARDS if backwards else DIRECTIONS).get(plane, "") if len(numbers) > 1 else ""
     sentence = f"{noun} {listed} of {count}" + (f", {order}" if order else "") + "."
     if montage:
         return f"One picture of {sentence[:-1]}, row by row."
