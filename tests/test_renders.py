@@ -118,7 +118,9 @@ def test_a_contract_without_the_field_still_reads_and_a_damaged_one_does_not(tmp
         read_contract(tmp_path, loaded.processor)
     del content["render"]
     (tmp_path / "medkit.json").write_text(json.dumps({**content, "version": 2}))
-    assert read_contract(tmp_path, loaded.processor).render == Contract().render == stored_render(tmp_path) == []
+    assert (
+        read_contract(tmp_path, loaded.processor).render == Contract().render == stored_render(tmp_path) == []
+    )
 
 
 def test_from_dicom_files_to_a_model_and_its_evaluation(tmp_path: Path) -> None:
@@ -158,7 +160,9 @@ def asked(question: str, records: Path, out: Path) -> None:
         for sample in open_dataset(records):
             test = sample.split == "test"
             turns = [user_turn(question, 1), assistant_turn("yes")]
-            facts = {**sample.facts, "question": {"answer_type": "closed", "answers": ["yes"]}} if test else {}
+            facts = (
+                {**sample.facts, "question": {"answer_type": "closed", "answers": ["yes"]}} if test else {}
+            )
             kind = "question" if test else "conversation"
             facts = facts or {"modality": sample.facts["modality"]}
             to.add(replace(sample, messages=turns, facts=facts, source={**sample.source, "kind": kind}))

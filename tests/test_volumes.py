@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import yaml
+from dicom_objects import ct, save
 from PIL import Image
 
 from medkit.errors import DataError
@@ -24,7 +25,6 @@ from medkit.readers.slices import SlicePlan, choose, montage, say
 from medkit.sample import text_of
 from medkit.store import open_dataset
 from medkit.teacher.teach import teach
-from tests.dicom_objects import ct, save
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -21,6 +21,7 @@ from medkit.readers.dicom.tone import between
 OPTIONS = ("orientation", "spacing_mm", "intensity")
 # Slices are cut along the first, second or third axis, so these lie across the body, along its depth and its height.
 CODES = tuple(x + y + z for x in "LR" for y in "PA" for z in "SI")
+LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
 SHOWN_AS = "LPS"  # as a radiologist sees slices
 # A card's intensity steps are MONAI's transforms of these names; others need more than a volume's values.
 INTENSITIES = {
@@ -211,7 +212,8 @@ def _placed(values: Any, affine: np.ndarray, transforms: Transforms, mode: str, 
     from monai.data.meta_tensor import MetaTensor
 
     made = MetaTensor(values, affine=torch.as_tensor(np.asarray(affine, np.float64)))
-    made = _monai("Orientation")(axcodes=transforms.orientation, lazy=lazy)(made)
+    turn = _monai("Orientation")(axcodes=transforms.orientation, labels=LETTERS, lazy=lazy)
+    made = turn(made)
     if transforms.spacing_mm is not None:
         spacing = _monai("Spacing")(pixdim=transforms.spacing_mm, mode=mode, lazy=lazy)
         made = spacing(made)

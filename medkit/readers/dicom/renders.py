@@ -17,9 +17,8 @@ from medkit.readers.dicom.files import DEFAULT_LIMITS, quiet, read_file
 from medkit.readers.dicom.frames import modality_of
 from medkit.readers.dicom.loading import Loading
 from medkit.readers.dicom.profiles import Profile, profile_from
-from medkit.readers.dicom.reader import plane_as_said
 from medkit.readers.dicom.reasons import one_file
-from medkit.readers.dicom.series import order_slices, plane_of, slices_of
+from medkit.readers.dicom.series import order_slices, plane_as_said, plane_of, slices_of
 from medkit.readers.slices import choose_slices, say
 
 ANY = "*"

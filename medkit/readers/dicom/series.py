@@ -190,6 +190,15 @@ def plane_of(orientation: tuple[float, ...] | None) -> str:
     return ("sagittal", "coronal", "axial")[int(normal.argmax())]
 
 
+def plane_as_said(plane: str, volume: Volume) -> str:
+    """Gives the plane where the slices run as its name promises (``slices.DIRECTIONS``), else ""."""
+    first, last = volume.slices[0].position, volume.slices[-1].position
+    if not plane or first is None or last is None:
+        return ""
+    axis, towards = {"axial": (2, 1), "coronal": (1, 1), "sagittal": (0, 1)}[plane]
+    return plane if (last[axis] - first[axis]) * towards > 0 else ""
+
+
 def _slice(path: Path, dataset: Dataset, frame: int) -> Slice:
     position = numbers_of(group_of_frame(dataset, frame, "PlanePositionSequence"), "ImagePositionPatient")
     orientation = numbers_of(
