@@ -21,11 +21,12 @@ from pydicom.encaps import encapsulate
 from medkit.images import decode as decode_image
 from medkit.images import read_limited, without_metadata
 from medkit.readers import Record, get_reader
+from medkit.readers.dicom import series
 from medkit.readers.dicom.decode import decode
 from medkit.readers.dicom.files import read_file
 from medkit.readers.dicom.reasons import Refused
 from medkit.readers.dicom.render import modality_transform
-from medkit.readers.dicom.series import load_values, order_slices, slices_of
+from medkit.readers.dicom.series import load_values, order_slices, runs_of, slices_of
 from medkit.store import DatasetWriter, open_dataset
 
 TESTS = Path(__file__).parent
@@ -189,6 +190,24 @@ def test_the_frames_of_an_enhanced_mr_are_ordered_and_rescaled_each_by_its_own(t
     record = next(iter(get_reader("dicom")(tmp_path, {"series": True, "profiles": "mr-minmax", "slices": 4})))
     assert isinstance(record, Record) and callable(record.image)
     assert [int(one[7, 7]) for one in record.image().images] == [128, 255, 191, 64]
+
+
+def test_a_file_of_many_frames_is_not_read_once_a_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(enhanced_mr(), tmp_path / "a")
+    volume = order_slices(slices_of(path, read_file(path)))
+    assert list(runs_of(volume.slices, most=3)) == [(path, (1, 3, 2)), (path, (0,))]
+    opened: list[Path] = []
+    real = series.read_file
+    monkeypatch.setattr(series, "read_file", lambda path, limits: opened.append(path) or real(path, limits))
+    load_values(volume)
+    assert opened == [path]
+    record = next(iter(get_reader("dicom")(tmp_path, {"series": True, "profiles": "mr-minmax"})))
+    assert isinstance(record, Record) and callable(record.image)
+    opened.clear()
+    assert len(record.image().images) == 4
+    assert opened == [path] * 2  # once for the volume's percentiles, once for the pictures
 
 
 def test_a_pet_series_is_rescaled_slice_by_slice(tmp_path: Path) -> None:

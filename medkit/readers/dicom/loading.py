@@ -14,7 +14,7 @@ from medkit.readers.dicom.profiles import Profile
 from medkit.readers.dicom.reasons import Refused, one_file
 from medkit.readers.dicom.reduced import fit_small
 from medkit.readers.dicom.render import PERCENTILES, render, spread_over, units_of
-from medkit.readers.dicom.series import Volume, read_stored
+from medkit.readers.dicom.series import Volume, read_stored, runs_of
 from medkit.readers.slices import montage, shrink
 
 # A volume's percentiles are taken of every second pixel of every second row: a quarter, the same to the eye.
@@ -91,7 +91,8 @@ class Loading:
         if self.volume is None or not self.profile.percentiles:
             return None
         values = []
-        for one in self.volume.slices:
-            dataset, about, stored = read_stored(one.path, [one.frame], self.limits)
-            values.append(units_of(dataset, one.frame, stored.values[0, ::THIN, ::THIN], about))
+        for path, frames in runs_of(self.volume.slices):
+            dataset, about, stored = read_stored(path, list(frames), self.limits)
+            for frame, one in zip(frames, stored.values, strict=True):
+                values.append(units_of(dataset, frame, one[::THIN, ::THIN], about))
         return spread_over(values, self.profile.percentiles)

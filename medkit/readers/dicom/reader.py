@@ -27,7 +27,15 @@ from medkit.readers.dicom.loading import Loading
 from medkit.readers.dicom.profiles import Profile, carried, choose_profiles
 from medkit.readers.dicom.reasons import Refused, one_file
 from medkit.readers.dicom.segmentation import is_segmentation, segments_in, series_of
-from medkit.readers.dicom.series import Slice, Volume, order_slices, plane_as_said, plane_of, slices_of
+from medkit.readers.dicom.series import (
+    Slice,
+    Volume,
+    order_slices,
+    plane_as_said,
+    plane_of,
+    runs_of,
+    slices_of,
+)
 from medkit.readers.dicom.stack import StackLoading, count_across, extent, marked, marked_facts, stack_grid
 from medkit.readers.reports import Reports
 from medkit.readers.slices import (
@@ -314,7 +322,7 @@ def _shown_of(
         notes += (("no finding in a segmentation", "slices were taken evenly"),)
     spacing_mm, order, against = volume.spacing_mm, plane_as_said(plane, volume), False
     if transforms is None:
-        places = tuple((volume.slices[index].path, (volume.slices[index].frame,)) for index in chosen)
+        places = tuple(runs_of([volume.slices[index] for index in chosen]))
         loading = Loading(places, first.profile, reading.limits, first.keep, volume, tile, reading.side)
     else:
         if first.profile.windows and not transforms.keeps_units:

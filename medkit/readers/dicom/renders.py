@@ -18,7 +18,7 @@ from medkit.readers.dicom.frames import modality_of
 from medkit.readers.dicom.loading import Loading
 from medkit.readers.dicom.profiles import Profile, profile_from
 from medkit.readers.dicom.reasons import one_file
-from medkit.readers.dicom.series import order_slices, plane_as_said, plane_of, slices_of
+from medkit.readers.dicom.series import order_slices, plane_as_said, plane_of, runs_of, slices_of
 from medkit.readers.slices import choose_slices, say
 
 ANY = "*"
@@ -115,7 +115,7 @@ def render_dicom(
     else:
         volume = order_slices(slices)
         numbers = choose_slices(len(volume.slices), most)
-        places = tuple((volume.slices[one].path, (volume.slices[one].frame,)) for one in numbers)
+        places = tuple(runs_of([volume.slices[one] for one in numbers]))
         plane = plane_as_said(plane_of(volume.slices[0].orientation), volume)
         shows = say(numbers, len(volume.slices), plane)
     loaded = Loading(places, chosen, DEFAULT_LIMITS, keep, volume, side=side)()

@@ -6,6 +6,8 @@ instance numbers are no evidence, and a gap, a double or a stranger among the sl
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,19 +145,29 @@ def load_values(volume: Volume, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
     """
     first = volume.slices[0]
     out = np.empty((len(volume.slices), first.rows, first.columns), np.int16)
-    for index, one in enumerate(volume.slices):
-        values = slice_values(one, limits)
-        if values.dtype != np.int16 and out.dtype == np.int16:
-            out = out.astype(np.float32)
-        out[index] = values
+    at = 0
+    for path, frames in runs_of(volume.slices):
+        dataset, about, stored = read_stored(path, list(frames), limits)
+        for frame, values in zip(frames, stored.values, strict=True):
+            units = _units_of(dataset, frame, about, values)
+            if units.dtype != np.int16 and out.dtype == np.int16:
+                out = out.astype(np.float32)
+            out[at] = units
+            at += 1
     return out
 
 
-def slice_values(one: Slice, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
-    """Gives a slice's values in the modality's unit: int16 [R,C] where they are whole and fit, else float32."""
-    dataset, about, stored = read_stored(one.path, [one.frame], limits)
-    values = stored.values[0]
-    modality = modality_transform(dataset, one.frame, about.signed)
+def runs_of(slices: Sequence[Slice], most: int = 64) -> Iterator[tuple[Path, tuple[int, ...]]]:
+    """Gives the slices as (file, frames), neighbours of one file together: it is then read once and not per frame."""
+    for path, members in itertools.groupby(slices, key=lambda one: one.path):
+        frames = [one.frame for one in members]
+        for start in range(0, len(frames), most):
+            yield path, tuple(frames[start : start + most])
+
+
+def _units_of(dataset: Dataset, frame: int, about: Description, values: np.ndarray) -> np.ndarray:
+    """Gives a frame in the modality's unit: int16 [R,C] where values are whole and fit, else float32."""
+    modality = modality_transform(dataset, frame, about.signed)
     whole = modality.slope == 1.0 and modality.intercept.is_integer() and values.dtype.itemsize <= 2
     if modality.table or not whole:
         return modality.apply(values).astype(np.float32)

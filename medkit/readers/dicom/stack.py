@@ -13,7 +13,7 @@ from medkit.readers.dicom.profiles import Profile
 from medkit.readers.dicom.reasons import Refused, one_file
 from medkit.readers.dicom.render import has_hounsfield_units, modality_transform, padding_of
 from medkit.readers.dicom.segmentation import Segment
-from medkit.readers.dicom.series import Volume, read_stored
+from medkit.readers.dicom.series import Volume, read_stored, runs_of
 from medkit.readers.findings import Finding, extent_of, finding_facts, findings_of
 from medkit.readers.slices import montage, shrink, square
 from medkit.readers.volumes import (
@@ -114,18 +114,20 @@ def stack_values(volume: Volume, limits: Limits, profile: Profile) -> np.ndarray
     """
     first = volume.slices[0]
     out = np.empty((first.columns, first.rows, len(volume.slices)), np.float32)
-    for index, one in enumerate(volume.slices):
-        dataset, about, stored = read_stored(one.path, [one.frame], limits)
-        if profile.unit == "HU" and not has_hounsfield_units(dataset, one.frame):
-            raise Refused("values are not Hounsfield units", f"profile {profile.name}")
-        values = stored.values[0]
-        units = modality_transform(dataset, one.frame, about.signed).apply(values)
-        padding = padding_of(dataset, values, about)
-        if padding is not None:
-            filled = (values >= padding[0]) & (values <= padding[1])
-            if not filled.all():
-                units[filled] = units[~filled].min()
-        out[:, :, index] = units.T
+    at = 0
+    for path, frames in runs_of(volume.slices):
+        dataset, about, stored = read_stored(path, list(frames), limits)
+        for frame, values in zip(frames, stored.values, strict=True):
+            if profile.unit == "HU" and not has_hounsfield_units(dataset, frame):
+                raise Refused("values are not Hounsfield units", f"profile {profile.name}")
+            units = modality_transform(dataset, frame, about.signed).apply(values)
+            padding = padding_of(dataset, values, about)
+            if padding is not None:
+                filled = (values >= padding[0]) & (values <= padding[1])
+                if not filled.all():
+                    units[filled] = units[~filled].min()
+            out[:, :, at] = units.T
+            at += 1
     return out
 
 
