@@ -17,6 +17,7 @@ from pydicom.encaps import encapsulate
 from medkit.errors import DataError
 from medkit.readers import Record, get_reader
 from medkit.readers.dicom.decode import decode, describe
+from medkit.readers.dicom.reasons import REASONS, Refused
 from medkit.readers.dicom.reduced import fit_small
 from medkit.readers.slices import shrink
 
@@ -213,3 +214,35 @@ def test_pillow_still_gives_the_sizes_of_the_standard() -> None:
         assert image.size == (2049, 101)
     small = decode(compressed(values, J2K, 12, j2k(values, 12)), side=20).values
     assert small.shape == (1, 26, 513)
+
+
+def test_damaged_streams_end_with_a_picture_or_a_reason(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    values = chest(256, 256)
+    grey = chest(256, 256, 8)
+    sources = [
+        compressed(values, J2K, 12, j2k(values, 12)),
+        compressed(values, HTJ2K, 16, imagecodecs.htj2k_encode(values)),
+        compressed(grey, JPEG, 8, imagecodecs.jpeg8_encode(grey, level=80)),
+    ]
+    for number in range(60):
+        made = sources[number % 3]
+        data = bytearray(save(made, tmp_path / "source").read_bytes())
+        start = len(data) - len(made.PixelData)
+        for place in random.integers(start, len(data), random.integers(1, 17)):
+            data[place] = random.integers(256)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{number:03d}").write_bytes(data)
+    fates = []
+    for record in get_reader("dicom")(tmp_path / "in", {"side_px": 64, "seconds": 20}):
+        if not isinstance(record, Record):
+            fates.append(record.reason)
+            continue
+        assert callable(record.image)
+        try:
+            fates.append(np.asarray(record.image().images[0]).shape)
+        except Refused as refused:
+            fates.append(refused.reason)
+    assert len(fates) == 60
+    assert all(fate in REASONS or fate == (64, 64) for fate in fates)
+    assert fates.count((64, 64)) >= 10
