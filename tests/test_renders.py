@@ -16,6 +16,7 @@ from medkit.errors import DataError, ModelError
 from medkit.evaluation.evaluate import evaluate
 from medkit.models.contract import Contract, read_contract, stored_render, write_contract
 from medkit.models.load import load_model
+from medkit.models.model_card import Story, _howto, _limits
 from medkit.models.renders import differences, merge_renders, renders_of
 from medkit.readers import Record, get_reader
 from medkit.readers.dicom.profiles import choose_profiles, profile_from, settings_of, shipped
@@ -152,6 +153,15 @@ def test_from_dicom_files_to_a_model_and_its_evaluation(tmp_path: Path) -> None:
     assert told["same"]["render"] == [{"modality": "CT", "samples": 6, **own}]
     assert "render_differs" not in told["same"]
     assert told["other"]["render_differs"] == ["CT: rendered with card-ct@3, trained with ct-lung@1"]
+
+
+def test_the_model_card_says_how_pictures_are_rendered() -> None:
+    contract = Contract(render=[LUNG], licence={"base": "mit", "data": []})
+    score = {"render_differs": ["CT: rendered with ct-brain@1, trained with ct-lung@1"], "controls": {}}
+    story = Story(stage="instruct", scores={"instruct": {"lungs": score}})
+    assert "DICOM files are rendered CT as ct-lung@1" in _howto(contract, "hf")
+    assert "rendered" not in _howto(Contract(), "hf")
+    assert "- On lungs: CT: rendered with ct-brain@1, trained with ct-lung@1." in _limits(story)
 
 
 def asked(question: str, records: Path, out: Path) -> None:

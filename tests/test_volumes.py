@@ -227,6 +227,13 @@ def test_a_mask_gives_findings_and_its_slices(tmp_path: Path) -> None:
     assert merged == Merged("case_seg", "mask of a volume", "of record case")
 
 
+def test_large_pictures_are_shrunk(tmp_path: Path) -> None:
+    volume(tmp_path / "a.nii", np.fromfunction(lambda x, y, z: x + y + z, (40, 60, 3)).astype(np.int16))
+    assert pictures(tmp_path, **WIDE, slices=1)[0].shape == (60, 40)
+    assert pictures(tmp_path, **WIDE, slices=1, side_px=20)[0].shape == (30, 20)
+    assert pictures(tmp_path, **WIDE, slices=1, side_px=64)[0].shape == (60, 40)
+
+
 def test_a_mask_of_another_place_costs_its_volume(tmp_path: Path) -> None:
     volume(tmp_path / "case.nii")
     volume(tmp_path / "case-mask.nii", np.ones(SHAPE, np.uint8), np.diag([1.0, 1.0, 2.5, 1.0]))

@@ -25,7 +25,7 @@ from medkit.readers.nifti.files import (
 )
 from medkit.readers.nifti.reasons import Refused, one_file
 from medkit.readers.reports import Reports
-from medkit.readers.slices import SlicePlan, choose, montage, read_plan, say, square
+from medkit.readers.slices import SlicePlan, choose, montage, read_plan, read_side, say, shrink, square
 from medkit.readers.volumes import (
     ACROSS,
     MOST_VALUES,
@@ -42,7 +42,7 @@ from medkit.readers.volumes import OPTIONS as TRANSFORMS
 
 OPTIONS = (
     "profiles", "modality", "slices", "plane", "masks", "labels", "reports", "give", "unplaced",
-    "group_pattern", "licence", *TRANSFORMS,
+    "group_pattern", "licence", *TRANSFORMS, "side_px",
 )  # fmt: skip
 PLANES = ("axial", "coronal", "sagittal")
 MOST_LABEL = 65_535
@@ -60,6 +60,7 @@ class Loading:
     shown: tuple[int, ...]
     plan: SlicePlan
     transforms: Transforms | None = None
+    side: int | None = None
 
     def __call__(self) -> Loaded:
         """Reads and renders.
@@ -76,7 +77,9 @@ class Loading:
                 spacing, code = placed(self.head, self.transforms)[1], self.transforms.orientation
             made = pictures_of(values, self.profile, self.plane, self.shown, code)
             pictures: list[Any] = [square(one, *sides_of(self.plane, spacing)) for one in made]
-            return Loaded([montage(pictures, self.plan.tile)] if self.plan.show == "montage" else pictures)
+            if self.plan.show == "montage":
+                pictures = [montage(pictures, self.plan.tile)]
+            return Loaded([shrink(one, self.side) for one in pictures])
 
     def _check(self, values: np.ndarray) -> None:
         finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
@@ -98,6 +101,7 @@ class _Reading:
     reports: Reports
     names: dict[Path, str]
     transforms: Transforms | None = None
+    side: int | None = None
     masks: dict[Path, Path] = field(default_factory=dict)
 
 
@@ -117,6 +121,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
         orientation: Where the axes run to, by MONAI: LPS (default), RAS ... Other letters mirror the pictures.
         spacing_mm: Distances of values across, in depth and in height to which MONAI resamples.
         intensity: MONAI's transforms by name with their settings: ``{MedianSmooth: {radius: 1}}``.
+        side_px: Shorter side that larger pictures are shrunk to (default: they keep their size).
         unplaced: Whether volumes without an orientation are read (false): their sides may be exchanged.
         group_pattern, licence: As in class_folders.
 
@@ -193,6 +198,7 @@ def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
     reports = Reports("nifti", root, options.get("reports"), ("name", "folder"), names.__getitem__, give)
     transforms = read_transforms("nifti", options, profile)
     reading = _Reading(root, options, profile, modality, plan, plane, reports, names, transforms)
+    reading.side = read_side("nifti", options.get("side_px"))
     reading.masks = _masks(files, root, options.get("masks"))
     return reading, files
 
