@@ -262,9 +262,10 @@ def _record(path: Path, record: str, reading: _Reading) -> Record:
     facts["shows"] = say(shown, count, plane, plan.show == "montage", backwards(plane, code))
     if mask is not None and findings:
         facts |= finding_facts(findings, mask, shown, plane, spacing, code)
+    how = (reading.profile, reading.modality, plane, tuple(shown), plan, reading.transforms, reading.side)
     return Record(
         record,
-        Loading(path, head, reading.profile, reading.modality, plane, tuple(shown), plan, reading.transforms),
+        Loading(path, head, *how),
         facts,
         caption=text,
         group=group_of(record, options.get("group_pattern")),
