@@ -21,6 +21,8 @@ from medkit.readers.dicom.description import Description
 from medkit.readers.dicom.files import value_of
 
 MOST_HALVINGS = 5
+# Below, a whole decode takes milliseconds, and fine detail would suffer from the wavelet's coarse low-pass.
+LEAST_PIXELS = 1 << 20
 DRAFTS = 3  # a JPEG comes at a half, a quarter or an eighth
 END = b"\xff\xd9"
 
@@ -38,6 +40,8 @@ def halvings_of(data: bytes, stream: Codestream, dataset: Dataset, about: Descri
     Returns:
         0: only a whole decode shows the same.
     """
+    if about.rows * about.columns < LEAST_PIXELS:
+        return 0
     if about.photometric == "PALETTE COLOR" or value_of(dataset, "PixelPaddingValue") is not None:
         return 0
     # What ends early must meet the decoder that notices it.
@@ -52,7 +56,8 @@ def halvings_of(data: bytes, stream: Codestream, dataset: Dataset, about: Descri
         most = DRAFTS if stream.sequential and not about.signed and not stream.irregular else 0
     while most and min(-(-about.rows >> most), -(-about.columns >> most)) < side:
         most -= 1
-    return most
+    # OpenJPEG halves an HTJ2K picture no faster than OpenJPH decodes the whole.
+    return 0 if most == 1 and about.syntax in plugin.HTJ2K else most
 
 
 def decode_reduced(data: bytes, stream: Codestream, about: Description, halvings: int) -> np.ndarray | None:
@@ -64,11 +69,7 @@ def decode_reduced(data: bytes, stream: Codestream, about: Description, halvings
     """
     size = (-(-about.rows // 2**halvings), -(-about.columns // 2**halvings))
     try:
-        if about.syntax in plugin.HTJ2K:
-            import imagecodecs
-
-            values = imagecodecs.htj2k_decode(data, skipres=halvings)
-        elif about.syntax in plugin.JPEG_2000:
+        if about.syntax in (*plugin.JPEG_2000, *plugin.HTJ2K):
             values = _jpeg_2000(data, stream, halvings, size)
         else:
             values = _jpeg(data, (about.rows >> halvings, about.columns >> halvings))
@@ -109,7 +110,11 @@ def fit_small(picture: np.ndarray, small: tuple[int, int], about: Description, f
 
 
 def _jpeg_2000(data: bytes, stream: Codestream, halvings: int, size: tuple[int, int]) -> np.ndarray:
-    """Decodes by Pillow (OpenJPEG); imagecodecs' JPEG 2000 decoder gives whole pictures only."""
+    """Decodes by Pillow (OpenJPEG).
+
+    imagecodecs' JPEG 2000 decoder gives whole pictures only, and small ones of its HTJ2K decoder (OpenJPH) wrap where
+    the low-pass falls below 0: black beside white becomes white.
+    """
     with Image.open(io.BytesIO(data), formats=["JPEG2000"]) as image:
         image.reduce = halvings  # type: ignore[method-assign,assignment]
         # Pillow expects the nearest size where the standard rounds up, and refuses what doesn't fit.
