@@ -6,6 +6,7 @@ medkit's own readers, which check what MONAI's don't.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -209,9 +210,10 @@ def _intensity(reader: str, given: Any) -> tuple[tuple[str, tuple[tuple[str, flo
 
 def _placed(values: Any, affine: np.ndarray, transforms: Transforms, mode: str, lazy: bool = False) -> Any:
     import torch
-    from monai.data.meta_tensor import MetaTensor
 
-    made = MetaTensor(values, affine=torch.as_tensor(np.asarray(affine, np.float64)))
+    made = importlib.import_module("monai.data").MetaTensor(
+        values, affine=torch.as_tensor(np.asarray(affine, np.float64))
+    )
     turn = _monai("Orientation")(axcodes=transforms.orientation, labels=LETTERS, lazy=lazy)
     made = turn(made)
     if transforms.spacing_mm is not None:
@@ -221,6 +223,4 @@ def _placed(values: Any, affine: np.ndarray, transforms: Transforms, mode: str, 
 
 
 def _monai(name: str) -> Callable[..., Any]:
-    import monai.transforms
-
-    return getattr(monai.transforms, name)
+    return getattr(importlib.import_module("monai.transforms"), name)
