@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+from medkit.readers import worker
 from medkit.readers.refusal import Refusal, within_one_file
 
 REASONS = {
@@ -23,9 +24,7 @@ REASONS = {
     "too many pixels": "The header asks for more pixels or frames than the limit.",
     "truncated pixel data": "There are fewer pixel bytes or frames than the header says.",
     "codestream and header disagree": "The compressed image has another size or number of channels than the header.",
-    "decoder failed": "The decoder refused the pixels.",
-    "decoder too slow": "The decoder was stopped at the time limit.",
-    "decoder crashed": "The decoder's process died; only this file is lost.",
+    **worker.REASONS,
     "may show a name": "A screen capture, a secondary capture, or said to have text burned into the pixels.",
     "ultrasound region unknown": "No region of the picture is known to be free of text.",
     "values are not Hounsfield units": "The profile's windows need HU, and the file's values are none.",
