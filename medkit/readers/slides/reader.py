@@ -1,0 +1,251 @@
+"""Reader ``slides``: a folder of whole-slide images becomes tiles of tissue, with labels from a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medkit.errors import DataError, MissingExtra
+from medkit.readers import (
+    Loaded,
+    Merged,
+    Picture,
+    Record,
+    Rejected,
+    check_options,
+    files_below,
+    group_of,
+    hashed,
+    ids_of,
+    split_of,
+)
+from medkit.readers.case_table import OPTIONS as TABLE_OPTIONS
+from medkit.readers.case_table import Case, CaseTable
+from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms, write_mapping
+from medkit.readers.slides.boxes import SlideBoxes, objects_of
+from medkit.readers.slides.files import Other, SlideFiles, find_slides
+from medkit.readers.slides.grid import Chosen, Place, Wanted, choose_tiles, facts_of, name_of
+from medkit.readers.slides.reasons import Refused
+from medkit.readers.slides.work import DEFAULT_LIMITS, Limits, is_installed, survey_apart, tiles_apart
+
+OPTIONS = (
+    "magnifications", "tile", "tiles", "tissue", "mpp", "seed", "records", *TABLE_OPTIONS, "boxes", "complete",
+    "group_pattern", "names", "mapping", "seconds", "modality", "licence",
+)  # fmt: skip
+MODALITY = "histology"
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How tiles are read; what a record's loader carries."""
+
+    path: Path
+    places: tuple[Place, ...]
+    tile: int
+    limits: Limits
+
+    def __call__(self) -> Loaded:
+        """Reads the tiles.
+
+        Raises:
+            Refused: With the reason.
+        """
+        pictures: list[Picture] = list(tiles_apart(self.path, list(self.places), self.tile, self.limits))
+        return Loaded(pictures)
+
+
+@dataclass
+class _Reading:
+    root: Path
+    options: dict[str, Any]
+    wanted: Wanted
+    limits: Limits
+    names: Pseudonyms
+    kept: dict[Path, str]
+    table: CaseTable
+    boxes: SlideBoxes
+    told_key: bool = False
+
+    def name(self, path: Path) -> str:
+        return self.kept.get(path) or self.names.name("file", path.relative_to(self.root).as_posix())
+
+
+def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Merged]:
+    """Reads every slide below a folder.
+
+    Options:
+        magnifications: List of objectives ([20]); a tile at 20x has pixels of 0.5 um, at 10x of 1 um.
+        tile: Side of a tile in px (512).
+        tiles: Most tiles of a slide (32), shared out evenly between the magnifications.
+        tissue: Least share of tissue in a tile (0.5).
+        mpp: Pixel size in um of slides that don't tell theirs.
+        seed: Of the hash that chooses among the tiles (0).
+        records: What is one record: "tile" (default), or "slide" with all its tiles as pictures.
+        table, key, labels, unknown, group, split, caption: As in ``medkit.readers.case_table``; the caption needs
+            records: slide.
+        boxes: Table of boxes below the root: slide, label, x, y, width, height in px of level 0.
+        complete: Whether the boxes hold everything that there is to mark (false).
+        group_pattern: Regular expression whose first group, found in a slide's name, is the patient; for slides that
+            the table gives none.
+        names: "hashed" (default): slides are known by a keyed hash; "kept": by their names.
+        mapping: File that takes "record,file" lines, outside the data set.
+        seconds: Longest time for looking at a slide, and for reading one tile (60).
+        modality: Written into the facts ("histology").
+        licence: The source's licence.
+
+    The environment variable MEDKIT_PATIENT_KEY keys the hashes that stand for patients and slides.
+
+    Raises:
+        DataError: OpenSlide or the folder is missing, or an option makes no sense.
+    """
+    reading, files = _begin(Path(root), options)
+    tables = {reading.table.path, reading.boxes.path}
+    found = list(find_slides((path for path in files if path not in tables), reading.names))
+    if options.get("mapping"):
+        paths = [path for one in found for path in _paths(one)]
+        rows = [(reading.name(path), path.relative_to(reading.root).as_posix()) for path in paths]
+        write_mapping("slides", options["mapping"], sorted(rows, key=lambda row: row[1]))
+    for one in found:
+        if isinstance(one, Other):
+            yield Rejected(reading.name(one.path), one.reason, one.detail)
+            continue
+        record = reading.name(one.path)
+        try:
+            survey = survey_apart(one.path, reading.limits)
+            chosen = choose_tiles(survey, reading.wanted, one.path.relative_to(reading.root).as_posix())
+        except Refused as refused:
+            yield Rejected(record, refused.reason, refused.detail)
+        else:
+            yield from _records(record, one, chosen, survey.vendor, reading)
+        for path, what in one.parts:
+            yield Merged(reading.name(path), "part of a slide", f"{what}, record {record}")
+    yield from reading.table.faults("slide missing")
+    yield from reading.boxes.faults()
+
+
+def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
+    check_options("slides", options, OPTIONS)
+    if not is_installed():
+        raise MissingExtra("reader slides needs OpenSlide: pip install medkit-lmm[slides]")
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder; give the folder of the slides")
+    for name, allowed in (("records", ("tile", "slide")), ("names", ("hashed", "kept"))):
+        if options.get(name, allowed[0]) not in allowed:
+            raise DataError(f"reader slides: {name} {options[name]!r} is none of {', '.join(allowed)}")
+    if "caption" in options and options.get("records", "tile") == "tile":
+        raise DataError("reader slides: a caption tells of a whole slide; give records: slide with it")
+    powers = options.get("magnifications", [20])
+    if not isinstance(powers, list) or not powers or not all(_is_number(one, 0.1, 200) for one in powers):
+        raise DataError(f"reader slides: magnifications {powers!r} is no list of objectives from 0.1 to 200")
+    mpp = options.get("mpp")
+    if mpp is not None and not _is_number(mpp, 0.05, 20):
+        raise DataError(f"reader slides: mpp {mpp!r} is no pixel size from 0.05 to 20 um")
+    if not _is_number(options.get("tissue", 0.5), 0, 1):
+        raise DataError(f"reader slides: tissue {options['tissue']!r} is no share from 0 to 1")
+    if not _is_number(options.get("seconds", 60), 0.001, 86_400):
+        raise DataError(f"reader slides: seconds {options['seconds']!r} is no time above 0")
+    for name, default, least, most in (
+        ("tile", 512, 16, 4096),
+        ("tiles", 32, 1, 100_000),
+        ("seed", 0, 0, 2**63),
+    ):
+        number = options.get(name, default)
+        if not isinstance(number, int) or not _is_number(number, least, most):
+            raise DataError(f"reader slides: {name} {number!r} is no whole number from {least} to {most}")
+    files = files_below(root)
+    if not files:
+        raise DataError(f"{root} holds no file; give the folder of the slides")
+    wanted = Wanted(
+        tuple(sorted({float(one) for one in powers})),
+        options.get("tile", 512),
+        options.get("tiles", 32),
+        float(options.get("tissue", 0.5)),
+        options.get("seed", 0),
+        None if mpp is None else float(mpp),
+    )
+    limits = Limits(seconds=float(options.get("seconds", DEFAULT_LIMITS.seconds)))
+    kept = ids_of(files, root) if options.get("names") == "kept" else {}
+    table, boxes = CaseTable("slides", root, options), SlideBoxes(root, options.get("boxes"))
+    return _Reading(root, options, wanted, limits, Pseudonyms(), kept, table, boxes), files
+
+
+def _records(
+    name: str, slide: SlideFiles, chosen: Chosen, vendor: str, reading: _Reading
+) -> Iterator[Record | Merged]:
+    """Gives the records of a slide, and the row of its ledger where it is no record itself."""
+    options = reading.options
+    case = reading.table.of(slide.path, reading.root)
+    boxes = reading.boxes.of(slide.path, reading.root)
+    notes = chosen.notes
+    if reading.table and case is None:
+        notes += (("no row in the table", ""),)
+    case = case or Case()
+    notes += case.notes
+    group = _group(name, slide, case, reading)
+    if reading.names.random and options.get("names") != "kept" and not reading.told_key:
+        reading.told_key = True
+        detail = f"slides and patients are known by this run's own key only; set {KEY_VARIABLE} to keep their names"
+        notes += (("random patient key", detail),)
+    split = case.split or split_of(slide.path, reading.root, options.get("splits", ()))
+    counts = Counter(name_of(place.magnification) for place in chosen.places)
+    listed = " and ".join(f"{count} at {power}" for power, count in counts.items())
+
+    def record(record_id: str, places: tuple[Place, ...], facts: dict[str, Any], told: Any) -> Record:
+        return Record(
+            record_id,
+            Loading(slide.path, places, reading.wanted.tile, reading.limits),
+            {
+                "labels": dict(case.labels),
+                "objects": [],
+                "complete": bool(options.get("complete", False)) and bool(boxes),
+                "modality": options.get("modality", MODALITY),
+                **facts,
+            },
+            caption=case.caption if options.get("records") == "slide" else None,
+            group=group,
+            split=split,
+            licence=options.get("licence", ""),
+            notes=told,
+            extra={"slide": name, "scanner": vendor},
+        )
+
+    if options.get("records", "tile") == "slide":
+        facts = {
+            "tiles": [facts_of(place) for place in chosen.places],
+            "shows": f"Tiles of one slide, {listed}.",
+            "complete": False,
+        }
+        yield record(name, tuple(chosen.places), facts, notes)
+        return
+    for place in chosen.places:
+        power = name_of(place.magnification)
+        labels = {**case.labels, "magnification": power}
+        facts = {"labels": labels, "objects": objects_of(boxes, place), "tile": facts_of(place)}
+        yield record(f"{name}:{power}:{place.x},{place.y}", (place,), facts, notes)
+        notes = ()
+    yield Merged(name, "tiles of a slide", f"{listed}, of {chosen.candidates} with tissue")
+
+
+def _group(name: str, slide: SlideFiles, case: Case, reading: _Reading) -> str:
+    """Gives the patient as a hash: of the table, the file's header or its name; else the slide."""
+    kept = reading.options.get("names") == "kept"
+    if case.group:
+        return hashed(case.group) if kept else reading.names.name("patient", case.group)
+    if slide.group:
+        return slide.group
+    stem = slide.path.stem
+    found = group_of(stem, reading.options.get("group_pattern"))
+    if found == stem:
+        return name
+    return found if kept else reading.names.name("patient", found)
+
+
+def _paths(one: SlideFiles | Other) -> list[Path]:
+    return [one.path] if isinstance(one, Other) else [one.path, *(path for path, _ in one.parts)]
+
+
+def _is_number(value: Any, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
