@@ -22,7 +22,10 @@ JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 
 
 def tissue(
-    size: tuple[int, int], spots: Sequence[tuple[int, int, int]], colour: tuple[int, int, int] = STAIN
+    size: tuple[int, int],
+    spots: Sequence[tuple[int, int, int]],
+    colour: tuple[int, int, int] = STAIN,
+    apart: int = 24,
 ) -> np.ndarray:
     """Draws round pieces of tissue, uint8 [H,W,3].
 
@@ -30,13 +33,14 @@ def tissue(
         size: (width, height) in px.
         spots: (x, y, radius) in px.
         colour: Of the stroma.
+        apart: Distance between two nuclei in px.
     """
     image = Image.new("RGB", size, GLASS)
     draw = ImageDraw.Draw(image)
     for x, y, radius in spots:
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-        for step in range(-radius + 12, radius - 12, 24):
-            for other in range(-radius + 12, radius - 12, 24):
+        for step in range(-radius + 12, radius - 12, apart):
+            for other in range(-radius + 12, radius - 12, apart):
                 if step * step + other * other < (radius - 16) ** 2:
                     draw.ellipse((x + step - 4, y + other - 4, x + step + 4, y + other + 4), fill=NUCLEUS)
     return np.asarray(image)
@@ -50,7 +54,9 @@ def levels_of(pixels: np.ndarray, count: int) -> list[np.ndarray]:
     return levels
 
 
-def pyramid(path: Path, pixels: np.ndarray, mpp: float | None = 0.5, count: int = 2, quality: int = 90) -> Path:
+def pyramid(
+    path: Path, pixels: np.ndarray, mpp: float | None = 0.5, count: int = 2, quality: int = 90
+) -> Path:
     """Writes a tiled pyramid TIFF of no maker."""
     path.parent.mkdir(parents=True, exist_ok=True)
     told: dict[str, Any] = (
@@ -58,7 +64,7 @@ def pyramid(path: Path, pixels: np.ndarray, mpp: float | None = 0.5, count: int 
     )
     with tifffile.TiffWriter(path) as file:
         for number, level in enumerate(levels_of(pixels, count)):
-            file.write(level, **_tiled(quality), **told, subfiletype=1 if number else 0, metadata=None)
+            file.write(_ycc(level), **_tiled(quality), **told, subfiletype=1 if number else 0, metadata=None)
     return path
 
 
@@ -73,17 +79,22 @@ def svs(
     """Writes a slide as Aperio's scanners do, with names in its description, on its label and its macro."""
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = pixels.shape[:2]
-    words = [f"Filename = {NAMED[0]}", f"User = {NAMED[1]}", f"ScanScope ID = {NAMED[2]}", f"Date = {NAMED[3]}"]
+    words = [
+        f"Filename = {NAMED[0]}",
+        f"User = {NAMED[1]}",
+        f"ScanScope ID = {NAMED[2]}",
+        f"Date = {NAMED[3]}",
+    ]
     words += [f"AppMag = {power:g}"] * (power is not None) + [f"MPP = {mpp:g}"] * (mpp is not None)
     head = f"Aperio Image Library v12.0.15\n{width}x{height} [0,0 {width}x{height}] (256x256) JPEG/RGB Q=90"
     levels = levels_of(pixels, count)
     thumbnail = np.asarray(Image.fromarray(pixels).resize((max(1, width // 8), max(1, height // 8))))
     with tifffile.TiffWriter(path) as file:
-        file.write(levels[0], **_tiled(quality), description="|".join([head, *words]), metadata=None)
+        file.write(_ycc(levels[0]), **_tiled(quality), description="|".join([head, *words]), metadata=None)
         file.write(thumbnail, **_plain(), description=f"{head} -> thumbnail", metadata=None)
         for level in levels[1:]:
             size = f"{level.shape[1]}x{level.shape[0]}"
-            file.write(level, **_tiled(quality), description=f"{head} -> {size}", metadata=None)
+            file.write(_ycc(level), **_tiled(quality), description=f"{head} -> {size}", metadata=None)
         for number, (name, picture) in enumerate((("label", label()), ("macro", macro()))):
             file.write(
                 picture,
@@ -121,10 +132,16 @@ def macro() -> np.ndarray:
     return np.asarray(Image.new("RGB", (320, 120), MACRO_COLOUR))
 
 
+def _ycc(level: np.ndarray) -> np.ndarray:
+    """tifffile takes the values of a YCbCr picture as they are."""
+    return np.asarray(Image.fromarray(level).convert("YCbCr"))
+
+
 def _tiled(quality: int) -> dict[str, Any]:
     return {
         "tile": (256, 256),
-        "photometric": "rgb",
+        "photometric": "ycbcr",
+        "subsampling": (2, 2),
         "compression": "jpeg",
         "compressionargs": {"level": quality},
         "software": False,
@@ -135,7 +152,9 @@ def _plain() -> dict[str, Any]:
     return {"photometric": "rgb", "rowsperstrip": 16, "compression": "lzw", "software": False}
 
 
-def _dicom_file(path: Path, level: np.ndarray, kind: list[str], mpp: float, syntax: str, side: int = 256) -> Path:
+def _dicom_file(
+    path: Path, level: np.ndarray, kind: list[str], mpp: float, syntax: str, side: int = 256
+) -> Path:
     """Writes one level as VL Whole Slide Microscopy, TILED_FULL (PS3.3 A.32.8)."""
     height, width = level.shape[:2]
     down, across = -(-height // side), -(-width // side)

@@ -25,7 +25,7 @@ from medkit.readers import (
 from medkit.readers.case_table import OPTIONS as TABLE_OPTIONS
 from medkit.readers.case_table import Case, CaseTable
 from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms, write_mapping
-from medkit.readers.slides.boxes import SlideBoxes, objects_of
+from medkit.readers.slides.boxes import Box, SlideBoxes, objects_of
 from medkit.readers.slides.files import Other, SlideFiles, find_slides
 from medkit.readers.slides.grid import Chosen, Place, Wanted, choose_tiles, facts_of, name_of
 from medkit.readers.slides.reasons import Refused
@@ -73,6 +73,15 @@ class _Reading:
         return self.kept.get(path) or self.names.name("file", path.relative_to(self.root).as_posix())
 
 
+@dataclass(frozen=True)
+class _Slide:
+    name: str
+    files: SlideFiles
+    vendor: str
+    case: Case | None
+    boxes: list[Box]
+
+
 def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Merged]:
     """Reads every slide below a folder.
 
@@ -113,13 +122,15 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
             yield Rejected(reading.name(one.path), one.reason, one.detail)
             continue
         record = reading.name(one.path)
+        case = reading.table.of(one.path, reading.root)
+        boxes = reading.boxes.of(one.path, reading.root)
         try:
             survey = survey_apart(one.path, reading.limits)
             chosen = choose_tiles(survey, reading.wanted, one.path.relative_to(reading.root).as_posix())
         except Refused as refused:
             yield Rejected(record, refused.reason, refused.detail)
         else:
-            yield from _records(record, one, chosen, survey.vendor, reading)
+            yield from _records(_Slide(record, one, survey.vendor, case, boxes), chosen, reading)
         for path, what in one.parts:
             yield Merged(reading.name(path), "part of a slide", f"{what}, record {record}")
     yield from reading.table.faults("slide missing")
@@ -172,35 +183,31 @@ def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
     return _Reading(root, options, wanted, limits, Pseudonyms(), kept, table, boxes), files
 
 
-def _records(
-    name: str, slide: SlideFiles, chosen: Chosen, vendor: str, reading: _Reading
-) -> Iterator[Record | Merged]:
+def _records(slide: _Slide, chosen: Chosen, reading: _Reading) -> Iterator[Record | Merged]:
     """Gives the records of a slide, and the row of its ledger where it is no record itself."""
-    options = reading.options
-    case = reading.table.of(slide.path, reading.root)
-    boxes = reading.boxes.of(slide.path, reading.root)
+    options, name, case = reading.options, slide.name, slide.case
     notes = chosen.notes
     if reading.table and case is None:
         notes += (("no row in the table", ""),)
     case = case or Case()
     notes += case.notes
-    group = _group(name, slide, case, reading)
+    group = _group(slide, case, reading)
     if reading.names.random and options.get("names") != "kept" and not reading.told_key:
         reading.told_key = True
         detail = f"slides and patients are known by this run's own key only; set {KEY_VARIABLE} to keep their names"
         notes += (("random patient key", detail),)
-    split = case.split or split_of(slide.path, reading.root, options.get("splits", ()))
+    split = case.split or split_of(slide.files.path, reading.root, options.get("splits", ()))
     counts = Counter(name_of(place.magnification) for place in chosen.places)
     listed = " and ".join(f"{count} at {power}" for power, count in counts.items())
 
     def record(record_id: str, places: tuple[Place, ...], facts: dict[str, Any], told: Any) -> Record:
         return Record(
             record_id,
-            Loading(slide.path, places, reading.wanted.tile, reading.limits),
+            Loading(slide.files.path, places, reading.wanted.tile, reading.limits),
             {
                 "labels": dict(case.labels),
                 "objects": [],
-                "complete": bool(options.get("complete", False)) and bool(boxes),
+                "complete": bool(options.get("complete", False)) and bool(slide.boxes),
                 "modality": options.get("modality", MODALITY),
                 **facts,
             },
@@ -209,7 +216,7 @@ def _records(
             split=split,
             licence=options.get("licence", ""),
             notes=told,
-            extra={"slide": name, "scanner": vendor},
+            extra={"slide": name, "scanner": slide.vendor},
         )
 
     if options.get("records", "tile") == "slide":
@@ -223,23 +230,23 @@ def _records(
     for place in chosen.places:
         power = name_of(place.magnification)
         labels = {**case.labels, "magnification": power}
-        facts = {"labels": labels, "objects": objects_of(boxes, place), "tile": facts_of(place)}
+        facts = {"labels": labels, "objects": objects_of(slide.boxes, place), "tile": facts_of(place)}
         yield record(f"{name}:{power}:{place.x},{place.y}", (place,), facts, notes)
         notes = ()
     yield Merged(name, "tiles of a slide", f"{listed}, of {chosen.candidates} with tissue")
 
 
-def _group(name: str, slide: SlideFiles, case: Case, reading: _Reading) -> str:
+def _group(slide: _Slide, case: Case, reading: _Reading) -> str:
     """Gives the patient as a hash: of the table, the file's header or its name; else the slide."""
     kept = reading.options.get("names") == "kept"
     if case.group:
         return hashed(case.group) if kept else reading.names.name("patient", case.group)
-    if slide.group:
-        return slide.group
-    stem = slide.path.stem
+    if slide.files.group:
+        return slide.files.group
+    stem = slide.files.path.stem
     found = group_of(stem, reading.options.get("group_pattern"))
     if found == stem:
-        return name
+        return slide.name
     return found if kept else reading.names.name("patient", found)
 
 
