@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image, ImageDraw
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
+
 from tests.dicom_objects import WHOLE_SLIDE, item, save
 
 GLASS, STAIN, NUCLEUS = (242, 242, 243), (214, 140, 186), (96, 58, 140)

@@ -15,7 +15,7 @@ REASONS = {
     "malformed element": "An element that is needed holds something of another type.",
     "DICOMDIR": "A directory of other files; those are read by themselves.",
     "not a picture": "The object is a report, a plan, a segmentation, a dose, a curve or a map of numbers.",
-    "whole slide": "A whole-slide object; its tiles need a slide reader.",
+    "whole slide": "A whole-slide object; the reader slides makes tiles of it.",
     "no pixel data": "The object has no pixel data.",
     "no transfer syntax": "The header doesn't say how the pixels are encoded.",
     "unknown transfer syntax": "No decoder of medkit reads this encoding.",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-LEAST, MOST = 15, 40
+LEAST, MOST = 15, 25
 DARK = 50
 # A green pixel's green exceeds both others by this many levels.
 GREEN_LEAD = 12
