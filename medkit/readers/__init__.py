@@ -35,6 +35,7 @@ READERS: dict[str, str] = {
     "dicom": "medkit.readers.dicom.reader",
     "drawn": "medkit.readers.drawn",
     "figures": "medkit.readers.figures",
+    "frames": "medkit.readers.frames.reader",
     "llava_json": "medkit.readers.llava_json",
     "nifti": "medkit.readers.nifti.reader",
     "questions": "medkit.readers.questions",

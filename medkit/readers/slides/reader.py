@@ -17,14 +17,12 @@ from medkit.readers import (
     Rejected,
     check_options,
     files_below,
-    group_of,
-    hashed,
-    ids_of,
     split_of,
 )
 from medkit.readers.case_table import OPTIONS as TABLE_OPTIONS
 from medkit.readers.case_table import Case, CaseTable
-from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms, write_mapping
+from medkit.readers.file_names import OPTIONS as NAME_OPTIONS
+from medkit.readers.file_names import FileNames
 from medkit.readers.slides.boxes import Box, SlideBoxes, objects_of
 from medkit.readers.slides.files import Other, SlideFiles, find_slides
 from medkit.readers.slides.grid import Chosen, Place, Wanted, choose_tiles, facts_of, name_of
@@ -33,7 +31,7 @@ from medkit.readers.slides.work import DEFAULT_LIMITS, Limits, is_installed, sur
 
 OPTIONS = (
     "magnifications", "tile", "tiles", "tissue", "mpp", "seed", "records", *TABLE_OPTIONS, "boxes", "complete",
-    "group_pattern", "names", "mapping", "seconds", "modality", "licence",
+    *NAME_OPTIONS, "seconds", "modality", "licence",
 )  # fmt: skip
 MODALITY = "histology"
 
@@ -63,14 +61,9 @@ class _Reading:
     options: dict[str, Any]
     wanted: Wanted
     limits: Limits
-    names: Pseudonyms
-    kept: dict[Path, str]
+    names: FileNames
     table: CaseTable
     boxes: SlideBoxes
-    told_key: bool = False
-
-    def name(self, path: Path) -> str:
-        return self.kept.get(path) or self.names.name("file", path.relative_to(self.root).as_posix())
 
 
 @dataclass(frozen=True)
@@ -97,10 +90,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
             records: slide.
         boxes: Table of boxes below the root: slide, label, x, y, width, height in px of level 0.
         complete: Whether the boxes hold everything that there is to mark (false).
-        group_pattern: Regular expression whose first group, found in a slide's name, is the patient; for slides that
-            the table gives none.
-        names: "hashed" (default): slides are known by a keyed hash; "kept": by their names.
-        mapping: File that takes "record,file" lines, outside the data set.
+        group_pattern, names, mapping: As in ``medkit.readers.file_names``.
         seconds: Longest time for looking at a slide, and for reading one tile (60).
         modality: Written into the facts ("histology").
         licence: The source's licence.
@@ -112,16 +102,13 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
     """
     reading, files = _begin(Path(root), options)
     tables = {reading.table.path, reading.boxes.path}
-    found = list(find_slides((path for path in files if path not in tables), reading.names))
-    if options.get("mapping"):
-        paths = [path for one in found for path in _paths(one)]
-        rows = [(reading.name(path), path.relative_to(reading.root).as_posix()) for path in paths]
-        write_mapping("slides", options["mapping"], sorted(rows, key=lambda row: row[1]))
+    found = list(find_slides((path for path in files if path not in tables), reading.names.pseudonyms))
+    reading.names.write_mapping(path for one in found for path in _paths(one))
     for one in found:
         if isinstance(one, Other):
-            yield Rejected(reading.name(one.path), one.reason, one.detail)
+            yield Rejected(reading.names.of(one.path), one.reason, one.detail)
             continue
-        record = reading.name(one.path)
+        record = reading.names.of(one.path)
         case = reading.table.of(one.path, reading.root)
         boxes = reading.boxes.of(one.path, reading.root)
         try:
@@ -132,7 +119,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
         else:
             yield from _records(_Slide(record, one, survey.vendor, case, boxes), chosen, reading)
         for path, what in one.parts:
-            yield Merged(reading.name(path), "part of a slide", f"{what}, record {record}")
+            yield Merged(reading.names.of(path), "part of a slide", f"{what}, record {record}")
     yield from reading.table.faults("slide missing")
     yield from reading.boxes.faults()
 
@@ -143,9 +130,8 @@ def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
         raise MissingExtra("reader slides needs OpenSlide: pip install medkit-lmm[slides]")
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the folder of the slides")
-    for name, allowed in (("records", ("tile", "slide")), ("names", ("hashed", "kept"))):
-        if options.get(name, allowed[0]) not in allowed:
-            raise DataError(f"reader slides: {name} {options[name]!r} is none of {', '.join(allowed)}")
+    if options.get("records", "tile") not in ("tile", "slide"):
+        raise DataError(f"reader slides: records {options['records']!r} is none of tile, slide")
     if "caption" in options and options.get("records", "tile") == "tile":
         raise DataError("reader slides: a caption tells of a whole slide; give records: slide with it")
     powers = options.get("magnifications", [20])
@@ -178,9 +164,9 @@ def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
         None if mpp is None else float(mpp),
     )
     limits = Limits(seconds=float(options.get("seconds", DEFAULT_LIMITS.seconds)))
-    kept = ids_of(files, root) if options.get("names") == "kept" else {}
     table, boxes = CaseTable("slides", root, options), SlideBoxes(root, options.get("boxes"))
-    return _Reading(root, options, wanted, limits, Pseudonyms(), kept, table, boxes), files
+    names = FileNames("slides", root, options, files)
+    return _Reading(root, options, wanted, limits, names, table, boxes), files
 
 
 def _records(slide: _Slide, chosen: Chosen, reading: _Reading) -> Iterator[Record | Merged]:
@@ -190,12 +176,8 @@ def _records(slide: _Slide, chosen: Chosen, reading: _Reading) -> Iterator[Recor
     if reading.table and case is None:
         notes += (("no row in the table", ""),)
     case = case or Case()
-    notes += case.notes
-    group = _group(slide, case, reading)
-    if reading.names.random and options.get("names") != "kept" and not reading.told_key:
-        reading.told_key = True
-        detail = f"slides and patients are known by this run's own key only; set {KEY_VARIABLE} to keep their names"
-        notes += (("random patient key", detail),)
+    notes += case.notes + reading.names.notes()
+    group = reading.names.group(slide.files.path, case, slide.files.group)
     split = case.split or split_of(slide.files.path, reading.root, options.get("splits", ()))
     counts = Counter(name_of(place.magnification) for place in chosen.places)
     listed = " and ".join(f"{count} at {power}" for power, count in counts.items())
@@ -234,20 +216,6 @@ def _records(slide: _Slide, chosen: Chosen, reading: _Reading) -> Iterator[Recor
         yield record(f"{name}:{power}:{place.x},{place.y}", (place,), facts, notes)
         notes = ()
     yield Merged(name, "tiles of a slide", f"{listed}, of {chosen.candidates} with tissue")
-
-
-def _group(slide: _Slide, case: Case, reading: _Reading) -> str:
-    """Gives the patient as a hash: of the table, the file's header or its name; else the slide."""
-    kept = reading.options.get("names") == "kept"
-    if case.group:
-        return hashed(case.group) if kept else reading.names.name("patient", case.group)
-    if slide.files.group:
-        return slide.files.group
-    stem = slide.files.path.stem
-    found = group_of(stem, reading.options.get("group_pattern"))
-    if found == stem:
-        return slide.name
-    return found if kept else reading.names.name("patient", found)
 
 
 def _paths(one: SlideFiles | Other) -> list[Path]:

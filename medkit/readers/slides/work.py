@@ -165,10 +165,12 @@ def read_tile(
     if seen * seen > limits.region_pixels:
         raise Refused("too many pixels", f"{seen} x {seen} pixels for one tile")
     rgba = _region(slide, corner, level, (seen, seen))
-    if rgba.getextrema()[3] == (255, 255):
+    if np.asarray(rgba)[:, :, 3].min() == 255:
         picture = rgba.convert("RGB")
     else:
-        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
+        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert(
+            "RGB"
+        )
     if seen >= 2 * tile:  # whole pixels first, as scanners make their levels
         picture = picture.reduce(seen // tile)
     if picture.size != (tile, tile):
