@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medkit.errors import DataError
 
@@ -103,6 +103,10 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, scale: Scale = "percent
         raise
     except Image.DecompressionBombError:
         raise DataError(f"the image unfolds to more than the limit of {limits.pixels} pixels") from None
+    except UnidentifiedImageError:
+        # Pillow's own message holds an address in memory: another one in every run.
+        listed = ", ".join(FORMATS)
+        raise DataError(f"the image can't be decoded: its bytes are in none of the formats {listed}") from None
     # Pillow's decoders raise nearly anything on hostile bytes; whatever it is, the file is the fault.
     except Exception as error:
         raise DataError(f"the image can't be decoded ({type(error).__name__}: {error})") from None

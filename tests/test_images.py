@@ -141,7 +141,7 @@ def test_what_is_no_picture_is_refused_in_one_sentence(data):
 
 
 def test_what_is_no_picture_is_said_to_be_none():
-    with pytest.raises(DataError, match="UnidentifiedImageError"):
+    with pytest.raises(DataError, match="its bytes are in none of the formats PNG, JPEG"):
         decode(b"neither this nor that")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -447,8 +448,11 @@ def test_a_worker_that_dies_or_hangs_costs_one_slide(tmp_path: Path, monkeypatch
     os.kill(child.pid, 9)
     child.wait()
     assert len(pictures(record)) == 1  # started again
+    child = work.worker.shared(work.TASK)._child
+    assert child is not None
+    os.kill(child.pid, signal.SIGSTOP)
     with pytest.raises(Refused, match="decoder too slow"):
-        work.survey_apart(tmp_path / "a.tif", work.Limits(seconds=1e-6))
+        work.survey_apart(tmp_path / "a.tif", work.Limits(seconds=0.3))
     assert len(pictures(record)) == 1
 
 

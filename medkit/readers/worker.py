@@ -136,7 +136,7 @@ class Worker:
             (length,) = HEAD.unpack(_read(child, HEAD.size, deadline))
             if length > MOST_HEAD:
                 raise EOFError
-            head = json.loads(_read(child, length, deadline))
+            head = json.loads(bytes(_read(child, length, deadline)))
             if "reason" in head:
                 reason = head["reason"]
                 raise refused(reason if reason in refused.reasons else FAILED, str(head.get("detail", "")))
@@ -204,12 +204,11 @@ def shared(task: str) -> Worker:
     return _shared[task]
 
 
-def _read(child: subprocess.Popen[bytes], count: int, deadline: float) -> bytearray:
+def _read(child: subprocess.Popen[bytes], count: int, deadline: float) -> memoryview:
     """Reads exactly so many bytes of the child's answer, or raises at the deadline."""
     assert child.stdout is not None
     pipe = child.stdout.fileno()
-    data = bytearray(count)
-    view, at = memoryview(data), 0
+    view, at = memoryview(np.empty(count, np.uint8)), 0  # not filled with zeros first
     while at < count:
         ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
@@ -218,7 +217,7 @@ def _read(child: subprocess.Popen[bytes], count: int, deadline: float) -> bytear
         if got == 0:
             raise EOFError
         at += got
-    return data
+    return view
 
 
 def _widen(pipe: IO[bytes] | None) -> None:

@@ -139,10 +139,10 @@ def _records(
     facts = dict(basis.facts)
     if options.get("modality"):
         facts["modality"] = options["modality"]
-    of: dict[str, float]
+    of: dict[str, Any]
     if survey.pages is not None:
         # Pages are counted from 1, as people do.
-        key, named, of = "page", [place + 1 for place in loading.places], {"pages": survey.pages}
+        key, named, of = "page", [place + 1 for place in loading.places], {"of": survey.pages}
         shows = f"Pages {_listed(named)} of {survey.pages}."
     else:
         length_s = round(survey.length_s or 0.0, 3)

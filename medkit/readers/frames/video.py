@@ -21,7 +21,8 @@ CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,
 SEEK_SECONDS = 4.0
 # Without a tag, pictures of this height and above are BT.709, as players take them; BT.601 below.
 HIGH_DEFINITION = 720
-UNSPECIFIED = 2
+UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 
 
 def survey(path: str, most_pixels: int) -> dict[str, Any]:
@@ -52,6 +53,7 @@ def frames(path: str, seconds: list[float], most_pixels: int) -> tuple[list[np.n
 
     pictures: list[np.ndarray] = []
     begins: list[float] = []
+    errors = _package("av.error")
     try:
         with _opened(path) as container:
             stream = _stream(container)
@@ -73,7 +75,7 @@ def frames(path: str, seconds: list[float], most_pixels: int) -> tuple[list[np.n
                 frame = shown if shown is not None else coming
                 if frame is None:
                     raise Refused("video unreadable", f"no frame at {second:g} s")
-                pictures.append(_picture(frame, most_pixels))
+                pictures.append(_picture(frame, stream, most_pixels))
                 begins.append(round(frame.time - start, 3))
     except (errors.FFmpegError, OSError, ValueError) as error:
         raise _fault(error) from None
@@ -93,7 +95,7 @@ def _opened(path: str) -> Any:
 def _stream(container: Any) -> Any:
     """Gives the first stream of moving pictures; a cover picture is none."""
     for stream in container.streams.video:
-        if "attached_pic" not in stream.disposition.name.lower():
+        if not int(stream.disposition) & ATTACHED_PICTURE:
             return stream
     raise Refused("not a video", "no stream of pictures")
 
@@ -120,14 +122,14 @@ def _next(running: Iterator[Any]) -> Any:
     return next((frame for frame in running if frame.time is not None), None)
 
 
-def _picture(frame: Any, most_pixels: int) -> np.ndarray:
+def _picture(frame: Any, stream: Any, most_pixels: int) -> np.ndarray:
     if frame.width * frame.height > most_pixels:
         raise Refused("too many pixels", f"{frame.width} x {frame.height} pixels, limit {most_pixels}")
     colours = {}
     if int(frame.colorspace) == UNSPECIFIED:
         colours["src_colorspace"] = "ITU709" if frame.height >= HIGH_DEFINITION else "ITU601"
     picture = frame.to_ndarray(format="rgb24", **colours)
-    aspect = float(getattr(frame, "sample_aspect_ratio", None) or 1)
+    aspect = float(stream.sample_aspect_ratio or 1)
     if 0.1 < aspect < 10:
         picture = square(picture, 1.0, aspect)
     return np.rot90(picture, round(frame.rotation / 90) % 4)
