@@ -523,3 +523,31 @@ def test_the_page_lists_every_reason() -> None:
     page = (ROOT / "docs" / "slides.md").read_text(encoding="utf-8")
     rows = page.split("<!-- reasons -->\n")[1].split("\n\n")[0].splitlines()[2:]
     assert [tuple(row.strip("| ").split(" | ")) for row in rows] == list(REASONS.items())
+
+
+def test_mutated_slides_end_with_tiles_or_a_reason(tmp_path: Path) -> None:
+    pixels = slide_files.tissue((1024, 1024), [(512, 512, 480)])
+    sources = [
+        slide_files.svs(tmp_path / "a.svs", pixels),
+        slide_files.pyramid(tmp_path / "a.tif", pixels),
+        slide_files.dicom(tmp_path / "d", pixels, count=1)[0],
+    ]
+    random = np.random.default_rng(1)
+    for number in range(45):
+        source = sources[number % 3]
+        data = bytearray(source.read_bytes())
+        for place in random.integers(0, len(data) if number % 2 else 3000, random.integers(1, 20)):
+            data[place] = random.integers(256)
+        path = tmp_path / str(number) / f"m{source.suffix}"
+        path.parent.mkdir()
+        path.write_bytes(bytes(data))
+        outcome = items(path.parent, mpp=0.5, tiles=2)
+        assert outcome, number
+        for one in outcome:
+            if isinstance(one, Rejected):
+                assert one.reason in REASONS, number
+            elif isinstance(one, Record):
+                try:
+                    assert pictures(one)[0].shape == (256, 256, 3)
+                except Refused as refused:
+                    assert refused.reason in REASONS, number

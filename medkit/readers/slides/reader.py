@@ -38,12 +38,21 @@ MODALITY = "histology"
 
 @dataclass(frozen=True)
 class Loading:
-    """How tiles are read; what a record's loader carries."""
+    """How tiles are read; what a record's loader carries.
+
+    Attributes:
+        path: The slide.
+        places: Its tiles.
+        tile: Side of a tile in px.
+        limits: What is refused.
+        parts: The slide's other files: when one of them changes, so do the tiles.
+    """
 
     path: Path
     places: tuple[Place, ...]
     tile: int
     limits: Limits
+    parts: tuple[Path, ...] = ()
 
     def __call__(self) -> Loaded:
         """Reads the tiles.
@@ -179,13 +188,14 @@ def _records(slide: _Slide, chosen: Chosen, reading: _Reading) -> Iterator[Recor
     notes += case.notes + reading.names.notes()
     group = reading.names.group(slide.files.path, case, slide.files.group)
     split = case.split or split_of(slide.files.path, reading.root, options.get("splits", ()))
+    parts = tuple(path for path, _ in slide.files.parts)
     counts = Counter(name_of(place.magnification) for place in chosen.places)
     listed = " and ".join(f"{count} at {power}" for power, count in counts.items())
 
     def record(record_id: str, places: tuple[Place, ...], facts: dict[str, Any], told: Any) -> Record:
         return Record(
             record_id,
-            Loading(slide.files.path, places, reading.wanted.tile, reading.limits),
+            Loading(slide.files.path, places, reading.wanted.tile, reading.limits, parts),
             {
                 "labels": dict(case.labels),
                 "objects": [],
