@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,17 +12,7 @@ from typing import Any
 import numpy as np
 
 from medkit.errors import DataError
-from medkit.readers import (
-    Loaded,
-    Merged,
-    Record,
-    Rejected,
-    check_options,
-    files_below,
-    group_of,
-    inside,
-    split_of,
-)
+from medkit.readers import Loaded, Merged, Record, Rejected, check_options, group_of, inside, split_of
 from medkit.readers.dicom.profiles import Profile, choose_profiles
 from medkit.readers.dicom.render import PERCENTILES, spread_over
 from medkit.readers.dicom.tone import between
@@ -220,7 +211,11 @@ def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
     plan = read_plan("nifti", options.get("slices", 16))
     if plan.show == "finding" and not options.get("masks"):
         raise DataError("reader nifti: slices.show finding needs masks, the pattern of the masks' names")
-    files = files_below(root)
+    found = []
+    for parent, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    files = sorted(path for path in found if path.is_file())
     if not files:
         raise DataError(f"{root} holds no file; give the folder of the NIfTI files")
     names = _names(files, root)
