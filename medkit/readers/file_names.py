@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from medkit.errors import DataError
 from medkit.readers import group_of, hashed, ids_of
 from medkit.readers.case_table import Case
-from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms, write_mapping
+from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms
 
 OPTIONS = ("group_pattern", "names", "mapping")
 
@@ -61,11 +63,21 @@ class FileNames:
         return (("random patient key", detail),)
 
     def write_mapping(self, files: Iterable[Path]) -> None:
-        """Writes which record is which file, where the card wants it.
+        """Writes which record is which file, readable by its owner only, where the card wants it.
 
         Raises:
             DataError: It can't be written.
         """
-        if self.options.get("mapping"):
-            rows = [(self.of(path), path.relative_to(self.root).as_posix()) for path in files]
-            write_mapping(self.reader, self.options["mapping"], sorted(rows, key=lambda row: row[1]))
+        if not self.options.get("mapping"):
+            return
+        rows = [(self.of(path), path.relative_to(self.root).as_posix()) for path in files]
+        try:
+            place = Path(self.options["mapping"]).expanduser()
+            target = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(target, "w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(["record", "file"])
+                writer.writerows(sorted(rows, key=lambda row: row[1]))
+        except OSError as error:
+            why = f"the mapping file can't be written ({error.strerror})"
+            raise DataError(f"reader {self.reader}: {why}") from None

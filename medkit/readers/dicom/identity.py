@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Iterable
-from pathlib import Path
 
 from pydicom.dataset import Dataset
 
@@ -54,24 +51,3 @@ class Pseudonyms:
             if value:
                 return self.name(kind, value), kind
         return self.name("file", file), "file"
-
-
-def write_mapping(reader: str, path: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Writes which record is which file, readable by its owner only.
-
-    Args:
-        reader: Its name, for messages.
-        path: The file; it stays with the key's holder.
-        rows: (record, file below the data folder).
-
-    Raises:
-        DataError: It can't be written.
-    """
-    try:
-        target = os.open(Path(path).expanduser(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(target, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["record", "file"])
-            writer.writerows(rows)
-    except OSError as error:
-        raise DataError(f"reader {reader}: the mapping file can't be written ({error.strerror})") from None

@@ -6,6 +6,8 @@ of the allow-list and keyed hashes leave this room; file names, UIDs and every o
 
 from __future__ import annotations
 
+import csv
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,13 +16,13 @@ from typing import Any
 
 from medkit.errors import DataError
 from medkit.privacy.text import known_values
-from medkit.readers import Loaded, Merged, Record, Rejected, check_options, files_below, split_of
+from medkit.readers import Loaded, Merged, Record, Rejected, check_options, split_of
 from medkit.readers.dicom.burned_in import Box, check_is_picture, clean_regions
 from medkit.readers.dicom.decode import Description, describe
 from medkit.readers.dicom.facts import check_patient, facts_of
 from medkit.readers.dicom.files import DEFAULT_LIMITS, Limits, quiet, read_file, value_of
 from medkit.readers.dicom.frames import modality_of
-from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms, write_mapping
+from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms
 from medkit.readers.dicom.profiles import Profile, choose_profiles
 from medkit.readers.dicom.reasons import Refused, one_file
 from medkit.readers.dicom.render import render, spread_over, units_of
@@ -159,13 +161,13 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
         DataError: The folder is missing or empty, or an option makes no sense.
     """
     reading = _begin(root, options)
-    files = files_below(reading.root)
+    files = _files(reading.root)
     if not files:
         raise DataError(f"{reading.root} holds no file; give the folder of the DICOM files")
     names = [path.relative_to(reading.root).as_posix() for path in files]
     records = [reading.names.name("file", name) for name in names]
     if options.get("mapping"):
-        write_mapping("dicom", options["mapping"], zip(records, names, strict=True))
+        _write_mapping(options["mapping"], records, names)
     reports = [path for path in files if reading.reports.holds(path)]
     for path, name, record in zip(files, names, records, strict=True):
         if reading.reports.holds(path):
@@ -213,6 +215,26 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
             options.get("give", ["caption"]),
         ),
     )
+
+
+def _files(root: Path) -> list[Path]:
+    found = []
+    for parent, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
+
+
+def _write_mapping(path: str, records: list[str], names: list[str]) -> None:
+    """Writes which record is which file, readable by its owner only."""
+    try:
+        target = os.open(Path(path).expanduser(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(target, "w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["record", "file"])
+            rows.writerows(zip(records, names, strict=True))
+    except OSError as error:
+        raise DataError(f"reader dicom: the mapping file can't be written ({error.strerror})") from None
 
 
 def _scan(path: Path, record: str, name: str, reading: _Reading) -> _Scanned | None:
