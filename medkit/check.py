@@ -101,10 +101,7 @@ def fixture_problems(card: Domain, folder: Path, *, need_extras: bool = True) ->
         need_extras: Whether it is a fault when the reader's packages aren't installed.
     """
     document = read_card(folder / "domain.yaml", shown_path(folder / "domain.yaml"))
-    try:
-        return _read_fixture(card.data, card.fixture, folder, document)
-    except MissingExtra as missing:
-        return [document.problem(("data", "reader"), str(missing))] if need_extras else []
+    return _read_fixture(card.data, card.fixture, folder, document, need_extras=need_extras)
 
 
 def benchmark_problems(card: Benchmark, folder: Path) -> list[Problem]:
@@ -119,14 +116,15 @@ def benchmark_problems(card: Benchmark, folder: Path) -> list[Problem]:
         return [document.problem(("data", "reader"), message, did_you_mean(card.data.reader, READERS))]
     if not (card.data.path or card.data.env or card.data.hub):
         return [document.problem(("data",), "says nowhere to read from", "give path, env or hub")]
-    try:
-        return _read_fixture(card.data, card.fixture, folder, document)
-    except MissingExtra as missing:
-        return [document.problem(("data", "reader"), str(missing))]
+    return _read_fixture(card.data, card.fixture, folder, document)
 
 
 def _read_fixture(
-    data: DomainData | BenchmarkData, fixture: str | None, folder: Path, document: Document
+    data: DomainData | BenchmarkData,
+    fixture: str | None,
+    folder: Path,
+    document: Document,
+    need_extras: bool = True,
 ) -> list[Problem]:
     from .readers import Record, get_reader
 
@@ -148,8 +146,8 @@ def _read_fixture(
                 kept += 1
             else:
                 rejected.append(f"{record.record}: {record.reason} {record.detail}".strip())
-    except MissingExtra:
-        raise
+    except MissingExtra as missing:
+        return [document.problem(("data", "reader"), str(missing))] if need_extras else []
     except MedkitError as error:
         return [document.problem(trail, f"can't be read: {error}")]
     if drawn and rejected:

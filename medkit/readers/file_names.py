@@ -71,13 +71,14 @@ class FileNames:
         if not self.options.get("mapping"):
             return
         rows = [(self.of(path), path.relative_to(self.root).as_posix()) for path in files]
+        rows.sort(key=lambda row: row[1])
         try:
             place = Path(self.options["mapping"]).expanduser()
             target = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with open(target, "w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file)
                 writer.writerow(["record", "file"])
-                writer.writerows(sorted(rows, key=lambda row: row[1]))
+                writer.writerows(rows)
         except OSError as error:
             why = f"the mapping file can't be written ({error.strerror})"
             raise DataError(f"reader {self.reader}: {why}") from None

@@ -208,7 +208,7 @@ def _read(child: subprocess.Popen[bytes], count: int, deadline: float) -> memory
     """Reads exactly so many bytes of the child's answer, or raises at the deadline."""
     assert child.stdout is not None
     pipe = child.stdout.fileno()
-    view, at = memoryview(np.empty(count, np.uint8)), 0  # not filled with zeros first
+    view, at = np.empty(count, np.uint8).data, 0  # not filled with zeros first
     while at < count:
         ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
