@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 import yaml
 from PIL import Image
 
@@ -29,8 +28,9 @@ from medkit.readers.slides.tissue import otsu, tissue_mask
 from medkit.store import open_dataset
 
 openslide = pytest.importorskip("openslide", reason="needs the extra slides")
+tifffile = pytest.importorskip("tifffile", reason="writes the slides; comes with the extra dev")
 
-from tests import slide_files  # noqa: E402 - needs tifffile, which comes with the extra dev
+from tests import slide_files  # noqa: E402 - needs tifffile
 from tests.slide_files import GLASS, LABEL_COLOUR, MACRO_COLOUR, NAMED, NUCLEUS, STAIN  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
