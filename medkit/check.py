@@ -11,7 +11,7 @@ from .cards.load import Cards, load_card, load_recipe
 from .cards.models import Benchmark, BenchmarkData, Domain, DomainData
 from .cards.shelf import Shelf, open_shelf, shown_path
 from .cards.strict_yaml import Document, read_card
-from .errors import CardError, MedkitError, Problem
+from .errors import CardError, MedkitError, MissingExtra, Problem
 
 # A fixture is tiny; a reader that goes on past this many records reads something else.
 _MOST_FIXTURE_RECORDS = 500
@@ -77,7 +77,8 @@ def check_shelf(shelf: Shelf | None = None) -> tuple[dict[str, list[str]], list[
         for name, path in shelf.names(kind).items():
             card, faults = load_card(kind, path, inspect_domain)
             if isinstance(card, Domain) and not faults:
-                faults = fixture_problems(card, path.parent)
+                # A card that nobody runs may want an extra that nobody installed.
+                faults = fixture_problems(card, path.parent, need_extras=False)
             elif isinstance(card, Benchmark) and not faults:
                 faults = benchmark_problems(card, path.parent)
             problems += faults
@@ -91,10 +92,16 @@ def check_shelf(shelf: Shelf | None = None) -> tuple[dict[str, list[str]], list[
     return fine, list(dict.fromkeys(problems))
 
 
-def fixture_problems(card: Domain, folder: Path) -> list[Problem]:
-    """Reads a domain's fixture with the domain's reader and gives what is wrong with it."""
+def fixture_problems(card: Domain, folder: Path, *, need_extras: bool = True) -> list[Problem]:
+    """Reads a domain's fixture with the domain's reader and gives what is wrong with it.
+
+    Args:
+        card: The domain.
+        folder: The card's.
+        need_extras: Whether it is a fault when the reader's packages aren't installed.
+    """
     document = read_card(folder / "domain.yaml", shown_path(folder / "domain.yaml"))
-    return _read_fixture(card.data, card.fixture, folder, document)
+    return _read_fixture(card.data, card.fixture, folder, document, need_extras=need_extras)
 
 
 def benchmark_problems(card: Benchmark, folder: Path) -> list[Problem]:
@@ -131,7 +138,11 @@ def _metric_problems(card: Benchmark, document: Document) -> list[Problem]:
 
 
 def _read_fixture(
-    data: DomainData | BenchmarkData, fixture: str | None, folder: Path, document: Document
+    data: DomainData | BenchmarkData,
+    fixture: str | None,
+    folder: Path,
+    document: Document,
+    need_extras: bool = True,
 ) -> list[Problem]:
     from .readers import Record, get_reader
 
@@ -153,6 +164,8 @@ def _read_fixture(
                 kept += 1
             else:
                 rejected.append(f"{record.record}: {record.reason} {record.detail}".strip())
+    except MissingExtra as missing:
+        return [document.problem(("data", "reader"), str(missing))] if need_extras else []
     except MedkitError as error:
         return [document.problem(trail, f"can't be read: {error}")]
     if drawn and rejected:

@@ -49,6 +49,10 @@ class DataError(MedkitError):
     """The data as a whole can't be used (a missing folder, no readable record)."""
 
 
+class MissingExtra(DataError):
+    """A package of an extra that is not installed is needed; the message names the extra."""
+
+
 class ModelError(MedkitError):
     """A checkpoint can't be loaded, or does not fit its contract."""
 

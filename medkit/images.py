@@ -7,6 +7,8 @@ Choices that a reader of pixels has to know:
   12-bit radiograph in 16 bits uses 1/16 of the range), so dividing by the container's maximum gives black
   pictures, and Pillow's own conversion clamps everything above 255 to white. ``scale="full"`` divides by the
   type's full range where grey values must stay comparable between pictures.
+* Pillow cuts 16-bit colour to its upper 8 bits. Where these hold less than half of the range they are spread
+  like grey values, all channels alike; where fewer than 32 levels are left, the picture is refused.
 * Transparency is laid on white, the paper of most figures.
 * EXIF orientation is applied; of animations and multi-page files the first frame is taken.
 * Size limits are checked on the header, before a pixel is decoded.
@@ -23,13 +25,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medkit.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
 ORIENTATION_TAG = 0x0112
+BITS_TAG, WHITE_TAG, NUMBERS_TAG = 258, 262, 339  # TIFF 6.0: BitsPerSample, Photometric..., SampleFormat
+UNSIGNED, SIGNED = 1, 2
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+LEAST_LEVELS = 32
 Scale = Literal["percentile", "full"]
 
 
@@ -106,6 +112,12 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, scale: Scale = "percent
         raise
     except Image.DecompressionBombError:
         raise DataError(f"the image unfolds to more than the limit of {limits.pixels} pixels") from None
+    except UnidentifiedImageError:
+        # Pillow's own message holds an address in memory: another one in every run.
+        why = f"its bytes are in none of the formats {', '.join(FORMATS)}"
+        if data[:4] in TIFF_STARTS:
+            why = "a TIFF that is damaged or of a number type that isn't read (64 bits, half floats)"
+        raise DataError(f"the image can't be decoded: {why}") from None
     # Pillow's decoders raise nearly anything on hostile bytes; whatever it is, the file is the fault.
     except Exception as error:
         raise DataError(f"the image can't be decoded ({type(error).__name__}: {error})") from None
@@ -297,6 +309,7 @@ def _turns(exif: bytes) -> bool:
 def _decode_open(image: Image.Image, scale: Scale) -> Decoded:
     frames = getattr(image, "n_frames", 1)
     format_name = image.format
+    deep_colour = _has_deep_colour(image)  # before anything loads the pixels
     orientation = image.getexif().get(ORIENTATION_TAG, 1)
     plain = (
         image.mode in ("RGB", "L")
@@ -307,31 +320,75 @@ def _decode_open(image: Image.Image, scale: Scale) -> Decoded:
     )
     notes = [f"first of {frames} frames"] if frames > 1 else []
     image.load()
-    if image.mode.startswith("I") or image.mode == "F":
+    values = _numbers(image)
+    if values is not None:
         notes.append(f"{image.mode} scaled to 8 bits by {scale}")
-        values = np.asarray(image)
-        eight = to_eight_bits(_unsigned(values, image.mode), scale)
-        if _white_is_zero(image):
+        eight = to_eight_bits(values, scale)
+        if _white_is_zero(image) and image.mode != "L":
             eight = 255 - eight
         flat = Image.fromarray(eight).convert("RGB")
     else:
         flat = _flatten(image)
+    if deep_colour:
+        plain = False
+        flat, note = _spread_colour(flat, scale)
+        notes += [note] if note else []
     if orientation != 1:
         flat = _upright(flat, orientation)
         notes.append("turned upright")
     return Decoded(flat, plain, ", ".join(notes))
 
 
-def _unsigned(values: np.ndarray, mode: str) -> np.ndarray:
-    # Mode "I" is int32 in memory, yet its files are 16-bit pictures: the full range is theirs.
-    if mode == "I" and values.size and values.min() >= 0 and values.max() <= 65_535:
+def _numbers(image: Image.Image) -> np.ndarray | None:
+    """Gives the values of a grey picture that 8 unsigned bits don't hold, None for all others."""
+    kind = (getattr(image, "tag_v2", {}).get(NUMBERS_TAG) or (UNSIGNED,))[0]
+    if image.mode == "L" and kind == SIGNED:  # Pillow takes signed bytes for unsigned ones
+        return np.asarray(image).view(np.int8)
+    if not image.mode.startswith("I") and image.mode != "F":
+        return None
+    values = np.asarray(image)
+    if image.mode != "I":
+        return values
+    # Mode "I" is int32 in memory, yet most of its files are 16-bit pictures: the full range is theirs.
+    if values.size and values.min() >= 0 and values.max() <= 65_535:
         return values.astype(np.uint16)
-    return values
+    bits = (getattr(image, "tag_v2", {}).get(BITS_TAG) or (0,))[0]
+    return values.view(np.uint32) if image.format == "TIFF" and kind == UNSIGNED and bits == 32 else values
+
+
+def _has_deep_colour(image: Image.Image) -> bool:
+    """Says whether an opened, not yet loaded picture has 16-bit channels, of which Pillow keeps the upper 8."""
+    return image.mode in ("RGB", "RGBA", "LA") and any(
+        ";16" in str(tile[3]) for tile in getattr(image, "tile", ())
+    )
+
+
+def _spread_colour(image: Image.Image, scale: Scale) -> tuple[Image.Image, str]:
+    """Gives colours cut from 16 to 8 bits as ``scale`` wants them, and a note.
+
+    Raises:
+        DataError: Too few levels are left.
+    """
+    values = np.asarray(image)
+    most = int(values.max())
+    if scale == "full" or most >= 128 or most == 0:
+        return image, ""
+    if most < LEAST_LEVELS:
+        raise DataError(
+            f"the image's 16-bit colours fill 1/{256 // (most + 1)} of their range, which leaves {most + 1} levels "
+            f"of 8 bits; convert it to 8 bits first"
+        )
+    low, high = np.percentile(values, [0.1, 99.9])
+    spread = (values.astype(np.float64) - low) / max(high - low, 1.0) * 255.0
+    return (
+        Image.fromarray(np.rint(np.clip(spread, 0, 255)).astype(np.uint8)),
+        "16-bit colour scaled by percentile",
+    )
 
 
 def _white_is_zero(image: Image.Image) -> bool:
     # Pillow inverts 8-bit TIFF with PhotometricInterpretation 0 (TIFF 6.0, section 8) but not deeper ones.
-    return image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0
+    return image.format == "TIFF" and getattr(image, "tag_v2", {}).get(WHITE_TAG) == 0
 
 
 def _flatten(image: Image.Image) -> Image.Image:

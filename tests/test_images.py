@@ -64,6 +64,68 @@ def test_float_tiff_with_holes():
     assert pixels[-1, -1, 0] == 255
 
 
+RAMP = np.linspace(0.0, 1.0, 64 * 64).reshape(64, 64)
+
+
+def _tiff(values: np.ndarray, **settings) -> bytes:
+    tifffile = pytest.importorskip("tifffile", reason="writes TIFF files that Pillow can't")
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, **settings)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("settings", [{}, {"compression": "zlib"}, {"tile": (32, 32)}, {"bigtiff": True}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param((RAMP * 65_535).astype(np.uint16), id="16 bits"),
+        pytest.param((RAMP * 4_095).astype(np.uint16), id="12 bits in 16"),
+        pytest.param((RAMP * 4_000 - 2_000).astype(np.int16), id="16 bits signed"),
+        pytest.param((RAMP * 200 - 100).astype(np.int8), id="8 bits signed"),
+        pytest.param((RAMP * 4.0e9).astype(np.uint32), id="32 bits beyond half of their range"),
+        pytest.param((RAMP * 4_000).astype(np.uint32), id="12 bits in 32"),
+        pytest.param((RAMP * 4.0e6 - 2.0e6).astype(np.int32), id="32 bits signed"),
+        pytest.param((RAMP * 3 - 1).astype(np.float32), id="floats"),
+    ],
+)
+def test_every_number_type_of_tiff_shows_low_as_dark_and_high_as_bright(values, settings):
+    shown = _rgb(_tiff(values, **settings))[:, :, 0]
+    assert np.abs(shown - RAMP * 255.0).max() < 2.0
+
+
+def test_a_number_type_that_is_not_read_is_named():
+    with pytest.raises(DataError, match="a TIFF that is damaged or of a number type that isn't read"):
+        decode(_tiff(RAMP.astype(np.float64)))
+
+
+def test_sixteen_bit_colour_is_spread_or_refused_and_never_black():
+    def colours(most: int) -> np.ndarray:
+        red = (RAMP * most).astype(np.uint16)
+        return np.stack([red, red // 2, red // 4], axis=2)
+
+    whole = decode(_tiff(colours(65_535), photometric="rgb"))
+    assert np.asarray(whole.image)[-1, -1].tolist() == [255, 127, 63] and not whole.plain
+    dark = decode(_tiff(colours(16_383), photometric="rgb"))  # 14 bits in 16
+    brightest = np.asarray(dark.image)[-1, -1].astype(int)
+    assert np.abs(brightest - [255, 127, 63]).max() <= 6
+    assert dark.note == "16-bit colour scaled by percentile"
+    assert np.asarray(decode(_tiff(colours(16_383), photometric="rgb"), scale="full").image).max() == 63
+    with pytest.raises(
+        DataError, match="fill 1/16 of their range, which leaves 16 levels of 8 bits; convert"
+    ):
+        decode(_tiff(colours(4_095), photometric="rgb"))
+
+
+def test_sixteen_bit_colour_png_is_not_kept_as_it_is():
+    imagecodecs = pytest.importorskip("imagecodecs", reason="writes 16-bit colour PNG")
+    ramp = (RAMP * 65_535).astype(np.uint16)
+    given = decode(imagecodecs.png_encode(np.stack([ramp] * 3, axis=2)))
+    assert not given.plain
+    assert np.abs(np.asarray(given.image)[:, :, 1] - RAMP * 255.0).max() < 2.0
+    with pytest.raises(DataError, match="16-bit colours fill 1/16"):
+        decode(imagecodecs.png_encode(np.stack([ramp // 16] * 3, axis=2)))
+
+
 def test_transparency_is_laid_on_white():
     image = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
     image.putpixel((1, 0), (0, 0, 0, 0))
@@ -141,7 +203,7 @@ def test_what_is_no_picture_is_refused_in_one_sentence(data):
 
 
 def test_what_is_no_picture_is_said_to_be_none():
-    with pytest.raises(DataError, match="UnidentifiedImageError"):
+    with pytest.raises(DataError, match="its bytes are in none of the formats PNG, JPEG"):
         decode(b"neither this nor that")
 
 

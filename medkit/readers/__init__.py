@@ -36,9 +36,11 @@ READERS: dict[str, str] = {
     "dicom": "medkit.readers.dicom.reader",
     "drawn": "medkit.readers.drawn",
     "figures": "medkit.readers.figures",
+    "frames": "medkit.readers.frames.reader",
     "llava_json": "medkit.readers.llava_json",
     "nifti": "medkit.readers.nifti.reader",
     "questions": "medkit.readers.questions",
+    "slides": "medkit.readers.slides.reader",
     "table": "medkit.readers.table",
     "vlmevalkit": "medkit.readers.vlmevalkit",
     "vqa_rad": "medkit.readers.vqa_rad",
@@ -169,6 +171,15 @@ def image_files(folder: Path) -> list[Path]:
             if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         ]
     return sorted(found)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Gives every file below a folder, sorted; hidden files and folders are left out."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
 
 
 def ids_of(paths: list[Path], root: Path) -> dict[Path, str]:

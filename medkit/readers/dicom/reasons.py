@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+from medkit.readers import worker
 from medkit.readers.refusal import Refusal, within_one_file
 
 REASONS = {
@@ -14,7 +15,7 @@ REASONS = {
     "malformed element": "An element that is needed holds something of another type.",
     "DICOMDIR": "A directory of other files; those are read by themselves.",
     "not a picture": "The object is a report, a plan, a segmentation, a dose, a curve or a map of numbers.",
-    "whole slide": "A whole-slide object; its tiles need a slide reader.",
+    "whole slide": "A whole-slide object; the reader slides makes tiles of it.",
     "no pixel data": "The object has no pixel data.",
     "no transfer syntax": "The header doesn't say how the pixels are encoded.",
     "unknown transfer syntax": "No decoder of medkit reads this encoding.",
@@ -23,9 +24,7 @@ REASONS = {
     "too many pixels": "The header asks for more pixels or frames than the limit.",
     "truncated pixel data": "There are fewer pixel bytes or frames than the header says.",
     "codestream and header disagree": "The compressed image has another size or number of channels than the header.",
-    "decoder failed": "The decoder refused the pixels.",
-    "decoder too slow": "The decoder was stopped at the time limit.",
-    "decoder crashed": "The decoder's process died; only this file is lost.",
+    **worker.REASONS,
     "may show a name": "A screen capture, a secondary capture, or said to have text burned into the pixels.",
     "ultrasound region unknown": "No region of the picture is known to be free of text.",
     "values are not Hounsfield units": "The profile's windows need HU, and the file's values are none.",
