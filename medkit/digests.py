@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from array import array
 
 BYTES = 16
+REF = re.compile("[0-9a-f]{64}")
 FULLEST = 2 / 3
 _WORDS = struct.Struct("<QQ")
 
@@ -102,3 +104,56 @@ class DigestTable:
 def _words(digest: bytes) -> tuple[int, int]:
     low, high = _WORDS.unpack_from(digest)
     return low or 1, high  # 0 marks a free slot
+
+
+class PictureTable:
+    """Numbers pictures in the order in which they come, 90 bytes each; they are found by their pixels or reference."""
+
+    def __init__(self) -> None:
+        self._numbers = DigestTable()
+        self._refs = bytearray()
+        self._sizes = array("i")
+
+    def __len__(self) -> int:
+        return len(self._sizes) // 2
+
+    def add(self, ref: str, pixels: bytes, size: tuple[int, int]) -> tuple[int, bool]:
+        """Takes a picture.
+
+        Args:
+            ref: The sha256 of its stored bytes, hex.
+            pixels: The sha256 of its pixels.
+            size: (width, height) in px.
+
+        Returns:
+            (its number, whether its pixels are new).
+        """
+        number = len(self)
+        found = self._numbers.setdefault(pixels, number)
+        if found != number:
+            return found, False
+        self._numbers.set(bytes.fromhex(ref), number)
+        self._refs += bytes.fromhex(ref)
+        self._sizes.extend(size)
+        return number, True
+
+    def alias(self, digest: bytes, number: int) -> None:
+        """Makes a picture known by another digest, such as that of the file it came in."""
+        self._numbers.setdefault(digest, number)
+
+    def number_of(self, digest: bytes) -> int | None:
+        """Gives the number of a picture by a digest of its pixels, reference or alias; None where it is new."""
+        return self._numbers.get(digest)
+
+    def number_of_ref(self, ref: str) -> int | None:
+        """Gives the number of a picture by its whole reference, None where it is new."""
+        number = self._numbers.get(bytes.fromhex(ref)) if REF.fullmatch(ref) else None
+        return number if number is not None and self.ref(number) == ref else None
+
+    def ref(self, number: int) -> str:
+        """Gives the reference of a picture."""
+        return self._refs[32 * number : 32 * number + 32].hex()
+
+    def size(self, number: int) -> tuple[int, int]:
+        """Gives (width, height) in px."""
+        return self._sizes[2 * number], self._sizes[2 * number + 1]

@@ -15,13 +15,10 @@ A picture's reference is the sha256 of its stored bytes; pictures with equal pix
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import os
-import re
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -41,14 +38,13 @@ from medkit.arrow_files import (
     RefIndex,
     write_atomically,
 )
-from medkit.digests import DigestTable, digest_of
+from medkit.digests import DigestTable, PictureTable, digest_of
 from medkit.errors import DataError
 from medkit.sample import Sample
 
 __all__ = ["Dataset", "DatasetWriter", "is_dataset", "open_dataset", "write_atomically"]
 
 VERSION = 1
-REF = re.compile("[0-9a-f]{64}")
 
 
 class DatasetWriter:
@@ -62,6 +58,9 @@ class DatasetWriter:
         name: The dataset's name, kept in the summary.
         images_from: Other dataset folders whose images samples may refer to; nothing is copied.
         limits: Size limits of images given as bytes.
+
+    Attributes:
+        pictures: The numbers of what was stored.
     """
 
     def __init__(
@@ -77,10 +76,7 @@ class DatasetWriter:
         self.images_from = [Path(other) for other in images_from]
         self.summary: dict[str, Any] = {}
         self._others = [open_dataset(other) for other in self.images_from]
-        # One number a picture; it is found by its pixels, its reference, or the file that it came in.
-        self._numbers = DigestTable()
-        self._refs = bytearray()
-        self._sizes = array("i")
+        self.pictures = PictureTable()
         self._ids, self._kept, self._groups = (DigestTable(values=False) for _ in range(3))
         self._counts: dict[str, Counter[str]] = {
             key: Counter() for key in ("kinds", "splits", "fates", "reasons")
@@ -136,12 +132,12 @@ class DatasetWriter:
             DataError: The picture is broken or beyond the limits.
         """
         came = hashlib.sha256(data).digest() if isinstance(data, bytes) else None
-        number = self._numbers.get(came) if came is not None else None
+        number = self.pictures.number_of(came) if came is not None else None
         if number is None:
             number, _ = self.put_image(pictures.prepare(data, self.limits)[0])
             if came is not None:
-                self._numbers.setdefault(came, number)
-        return self.ref_of(number)
+                self.pictures.alias(came, number)
+        return self.pictures.ref(number)
 
     def put_image(self, prepared: pictures.Prepared) -> tuple[int, bool]:
         """Stores a prepared picture once.
@@ -149,44 +145,13 @@ class DatasetWriter:
         Returns:
             (the number of the picture in the order of first appearance, from 0; whether it is new).
         """
-        found = self._numbers.get(prepared.pixels)
-        if found is not None:
-            return found, False
-        number = len(self._sizes) // 2
-        ref = bytes.fromhex(prepared.ref)
-        self._numbers.set(prepared.pixels, number)
-        self._numbers.set(ref, number)
-        self._refs += ref
-        self._sizes.extend((prepared.width, prepared.height))
-        if not any(prepared.ref in other for other in self._others):
-            row = {
-                "ref": prepared.ref,
-                "width": prepared.width,
-                "height": prepared.height,
-                "image": {"bytes": prepared.data, "path": None},
-            }
+        size = (prepared.width, prepared.height)
+        number, new = self.pictures.add(prepared.ref, prepared.pixels, size)
+        if new and not any(prepared.ref in other for other in self._others):
+            image = {"bytes": prepared.data, "path": None}
+            row = {"ref": prepared.ref, "width": size[0], "height": size[1], "image": image}
             self._images.append(row, len(prepared.data))
-        return number, True
-
-    def number_of(self, digest: bytes) -> int | None:
-        """Gives the number of a picture by the digest of its pixels or its reference, None where it is new."""
-        return self._numbers.get(digest)
-
-    def ref_of(self, number: int) -> str:
-        """Gives the reference of a stored picture by its number."""
-        return self._refs[32 * number : 32 * number + 32].hex()
-
-    def size_of(self, ref: str) -> tuple[int, int]:
-        """Gives (width, height) in px of a picture that was stored here.
-
-        Raises:
-            DataError: The writer has stored no such picture.
-        """
-        key = bytes.fromhex(ref) if REF.fullmatch(ref) else bytes(32)
-        number = self._numbers.get(key)
-        if number is None or self.ref_of(number) != ref:
-            raise DataError(f"dataset {self.name} has no image {ref[:12]}")
-        return self._sizes[2 * number], self._sizes[2 * number + 1]
+        return number, new
 
     def add(self, sample: Sample) -> None:
         """Writes a sample and, the first time one of its record comes, the record's "kept" ledger row.
@@ -240,10 +205,7 @@ class DatasetWriter:
         self.summary[key] = value
 
     def _has(self, ref: str) -> bool:
-        with contextlib.suppress(DataError):
-            self.size_of(ref)
-            return True
-        return any(ref in one for one in self._others)
+        return self.pictures.number_of_ref(ref) is not None or any(ref in one for one in self._others)
 
     def _write_fate(self, record: str, fate: str, reason: str, detail: str) -> None:
         self._counts["fates"][fate] += 1

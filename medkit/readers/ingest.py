@@ -66,7 +66,7 @@ def ingest(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict
                 for item, key, outcome in in_order(_items(root, settings, seed), known, engine, to.limits):
                     one = taken(item, key, outcome, domain, to, known, counts)
                     if one is not None:
-                        numbers = [to.number_of(bytes.fromhex(ref)) or 0 for ref in one.sample.images]
+                        numbers = [to.pictures.number_of_ref(ref) or 0 for ref in one.sample.images]
                         samples.add(one, our_split(one.split, names), numbers)
                     progress.advance()
             known.close_reading()

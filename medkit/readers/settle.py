@@ -125,7 +125,7 @@ def _write(spool: Spool, split_of: np.ndarray, pictures: int, to: DatasetWriter)
                 continue
         to.add(sample)
         for ref in sample.images:
-            shown.add(int(split_of[place]), to.number_of(bytes.fromhex(ref)) or 0, place)
+            shown.add(int(split_of[place]), to.pictures.number_of_ref(ref) or 0, place)
         for reason, detail in one.notes:
             to.tell(sample.id, reason, detail)
     return shown

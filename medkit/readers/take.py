@@ -34,7 +34,7 @@ def stored(
         to.merge(item.record, item.reason, item.detail)
         return None
     assert outcome is not None
-    refs = [to.ref_of(to.put_image(picture.stored)[0]) for picture in outcome.pictures]
+    refs = [to.pictures.ref(to.put_image(picture.stored)[0]) for picture in outcome.pictures]
     if outcome.reason:
         to.reject(item.id, outcome.reason, outcome.detail)
         return None
@@ -47,7 +47,7 @@ def stored(
         messages = [user_turn(CAPTION_PROMPT, len(refs), shows), assistant_turn(item.caption)]
     facts = dict(item.facts)
     if refs:
-        facts["width"], facts["height"] = to.size_of(refs[0])
+        facts["width"], facts["height"] = to.pictures.size(to.pictures.number_of_ref(refs[0]) or 0)
     source = {
         **item.extra,
         "dataset": domain["name"],
@@ -108,7 +108,7 @@ def _remembered(key: bytes, to: DatasetWriter, known: Known) -> Outcome | None:
         return None
     whole = []
     for picture in outcome.pictures:
-        if to.number_of(picture.stored.pixels) is None:
+        if to.pictures.number_of(picture.stored.pixels) is None:
             found = known.fetch(picture)
             if found is None:
                 return None
