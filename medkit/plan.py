@@ -103,6 +103,8 @@ class _Planner:
             "data": data,
             **most,
             "seed": recipe.ingest.seed,
+            "workers": recipe.ingest.workers,
+            "engine": recipe.ingest.engine,
         }
         external = {"data": data} if data else {}
         if found.card.data.reader == "drawn":

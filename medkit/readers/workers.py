@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from medkit.images import Limits
 from medkit.readers import Merged, Record, Rejected
 from medkit.readers.child import Child
 from medkit.readers.known import Known, key_of
-from medkit.readers.prepare import Outcome, answer, order_of, prepare, unpack
+from medkit.readers.prepare import Outcome, order_of, prepare, unpack
 
 Item = Record | Rejected | Merged
 RECORD_SECONDS = 600.0
@@ -178,10 +178,10 @@ class Processes:
         record_seconds: float = RECORD_SECONDS,
     ):
         self.most, self.size = 3 * count, 4
-        self._limits, self._patience, self._seconds = limits, patience_seconds, record_seconds
-        self._command = command or [sys.executable, "-m", "medkit.readers.prepare", str(WORKER_BYTES)]
+        self._limits, self._patience = limits, patience_seconds
         self._own = threading.local()
-        self._children: list[Child] = []
+        self._new_worker = lambda: Worker(limits, command, record_seconds)
+        self._workers: list[Worker] = []
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="ingest")
 
     def __enter__(self) -> Processes:
@@ -189,16 +189,16 @@ class Processes:
 
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for child in self._children:
-            child.stop()
+        for worker in self._workers:
+            worker.stop()
         self._threads.shutdown(wait=True)
 
     def submit(self, images: list[Any]) -> Future[list[Outcome]]:
         """Sends a block to the next free worker."""
-        future: Future[list[Outcome]] = Future()
         packed = packed_images(images) if self._patience <= 0 else None
         if packed is not None:
             return self._threads.submit(self._work, packed)
+        future: Future[list[Outcome]] = Future()
         begun = time.monotonic()
         future.set_result([prepare(image, self._limits) for image in images])
         self._patience -= time.monotonic() - begun
@@ -208,30 +208,58 @@ class Processes:
         """Does nothing: every block starts at once."""
 
     def _work(self, packed: list[bytes]) -> list[Outcome]:
+        worker = getattr(self._own, "worker", None)
+        if worker is None:
+            worker = self._own.worker = self._new_worker()
+            self._workers.append(worker)
         begun = time.monotonic()
-        try:
-            made = self._ask(packed)
-        except (TimeoutError, EOFError, ValueError):
-            # Which record it was shows when each is alone; one that was only unlucky gets its second try.
-            made = [outcome for image in packed for outcome in self._alone(image)]
+        outcomes = worker.made(packed)
         seconds = (time.monotonic() - begun) / len(packed)
         self.size = max(1, min(BLOCK_RECORDS, round(BLOCK_SECONDS / max(seconds, 1e-6))))
-        return made
+        return outcomes
 
-    def _alone(self, image: bytes) -> list[Outcome]:
+
+class Worker:
+    """A process that makes pictures within limits of time and memory.
+
+    Args:
+        limits: What is refused of encoded files.
+        command: What is started; None: ``medkit.readers.prepare``.
+        record_seconds: Longest time for one record.
+    """
+
+    def __init__(
+        self, limits: Limits, command: list[str] | None = None, record_seconds: float = RECORD_SECONDS
+    ):
+        command = command or [sys.executable, "-m", "medkit.readers.prepare", str(WORKER_BYTES)]
+        self._limits, self._seconds, self._child = limits, record_seconds, Child(command)
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Ends the process for good."""
+        self._stopped = True
+        self._child.stop()
+
+    def made(self, packed: list[bytes]) -> list[Outcome]:
+        """Gives the outcome of each pickled image; one that kills the process or takes too long is rejected."""
         try:
-            return self._ask([image])
+            return self._ask(packed)
+        except (TimeoutError, EOFError, ValueError):
+            # Which record it was shows when each is alone; one that was only unlucky gets its second try.
+            return [self._alone(image) for image in packed]
+
+    def _alone(self, image: bytes) -> Outcome:
+        try:
+            return self._ask([image])[0]
         except TimeoutError:
-            return [Outcome((), (), "worker too slow", f"stopped after {self._seconds:g} s")]
+            return Outcome((), (), "worker too slow", f"stopped after {self._seconds:g} s")
         except (EOFError, ValueError):
-            return [Outcome((), (), "worker crashed")]
+            return Outcome((), (), "worker crashed")
 
     def _ask(self, packed: list[bytes]) -> list[Outcome]:
-        child = getattr(self._own, "child", None)
-        if child is None:
-            child = self._own.child = Child(self._command)
-            self._children.append(child)
-        outcomes = unpack(child.ask(order_of(packed, self._limits), self._seconds))
+        if self._stopped:
+            raise CancelledError
+        outcomes = unpack(self._child.ask(order_of(packed, self._limits), self._seconds))
         if len(outcomes) != len(packed):
             raise ValueError("another number of outcomes than images")
         return outcomes
@@ -266,9 +294,6 @@ def packed_images(images: list[Any]) -> list[bytes] | None:
         return [pickle.dumps(image, protocol=pickle.HIGHEST_PROTOCOL) for image in images]
     except (pickle.PicklingError, AttributeError, TypeError):
         return None
-
-
-__all__ = ["Engine", "Here", "Processes", "answer", "in_order", "open_engine", "packed_images"]
 
 
 def _is_ready(one: _Waiting) -> bool:
