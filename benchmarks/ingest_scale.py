@@ -47,7 +47,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="Where the data set goes; a temporary folder else.")
     arguments = parser.parse_args()
-    print(f"\n{date.today()}, {platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}")
+    print(
+        f"\n{date.today()}, {platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    )
     with tempfile.TemporaryDirectory(dir=arguments.out) as folder:
         if arguments.records:
             many_records(arguments.records, arguments.workers, Path(folder))
@@ -77,7 +79,9 @@ def many_records(count: int, workers: int, folder: Path) -> None:
         cpu, clock = ((two[k] - one[k]) / each * 1e6 for k in (0, 1))
         print(f"| {name} | {cpu:.0f} | {clock:.0f} | {two[2] / 2**20:.0f} |")
     costs = [(two[0] - one[0]) for one, two in spans[:TENTHS]]
-    print(f"\nlast tenth / first tenth: {costs[-1] / costs[0]:.3f}; most memory: {watch.most_ever / 2**20:.0f} MiB")
+    print(
+        f"\nlast tenth / first tenth: {costs[-1] / costs[0]:.3f}; most memory: {watch.most_ever / 2**20:.0f} MiB"
+    )
 
 
 def one_and_two(slices: int, rounds: int, folder: Path) -> None:

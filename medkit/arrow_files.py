@@ -172,7 +172,9 @@ def _prefixes(refs: pa.StringArray) -> np.ndarray:
     _, offsets, letters = refs.buffers()
     ends = np.frombuffer(offsets, dtype=np.int32)[refs.offset : refs.offset + len(refs) + 1]
     if len(refs) and not (np.diff(ends) == 64).all():
-        raise DataError("a dataset's images file holds a reference that is no sha256; write the dataset again")
+        raise DataError(
+            "a dataset's images file holds a reference that is no sha256; write the dataset again"
+        )
     text = np.frombuffer(letters, dtype=np.uint8)[ends[0] : ends[-1]] if len(refs) else np.zeros(0, np.uint8)
     text = text.reshape(-1, 64)[:, :16]
     digits = ((text & 15) + 9 * (text >> 6)).astype(np.uint64)  # [N, 16] values of "0".."9", "a".."f"

@@ -288,16 +288,21 @@ def test_near_duplicates_are_those_of_comparing_all_with_all(max_peak):
     first = random.choice(900, 200, replace=False)
     second = random.choice(900, 600, replace=False)
     hashes = hashes_of(looks)
-    found = list(near_pairs(hashes, coarse_of(looks), lambda rows: looks[rows, 8:], (first, second), max_peak))
+    found = list(
+        near_pairs(hashes, coarse_of(looks), lambda rows: looks[rows, 8:], (first, second), max_peak)
+    )
     expected = []
     for row in first.tolist():
-        best = None
-        for column, other in enumerate(second.tolist()):
-            distance = int(np.bitwise_count(hashes[row] ^ hashes[other]))
-            if distance <= 6 and (best is None or (other != row, distance) < best[0]) and _alike(looks, row, other, max_peak):
-                best = (other != row, distance), other
-        if best is not None:
-            expected.append((row, best[1], best[0][1]))
+        # The same picture first, then the nearest hash, then the first in order: min keeps the earliest.
+        near = [
+            (other != row, distance, other)
+            for other in second.tolist()
+            if (distance := int(np.bitwise_count(hashes[row] ^ hashes[other]))) <= 6
+            and _alike(looks, row, other, max_peak)
+        ]
+        if near:
+            _, distance, other = min(near, key=lambda one: one[:2])
+            expected.append((row, other, distance))
     assert found == expected
     assert len(found) > 50
 

@@ -109,8 +109,10 @@ def near_pairs(
                 yield row, row, 0
                 continue
             some = slice(begins[at], begins[at + 1])
-            own = grey_of(np.array([row]))[0] if begins[at] < begins[at + 1] else None
-            for bits in np.unique(distance[some]).tolist() if own is not None else ():
+            if some.start == some.stop:
+                continue
+            own = grey_of(np.array([row]))[0]
+            for bits in np.unique(distance[some]).tolist():
                 others = second[near.columns(column[some][distance[some] == bits])]
                 twin = _first_alike(own, coarse[row], others, coarse, grey_of, max_peak)
                 if twin is not None:
@@ -129,7 +131,9 @@ def _first_alike(
     for start in range(0, len(others), LOOKS_AT_ONCE):
         part = others[start : start + LOOKS_AT_ONCE]
         apart = np.abs(coarse[part].astype(np.int16) - own_coarse).mean(axis=1)
-        part = part[apart <= MAX_DIFFERENCE + 1.0]  # means can't differ more than their cells; 1 is for rounding
+        part = part[
+            apart <= MAX_DIFFERENCE + 1.0
+        ]  # means can't differ more than their cells; 1 is for rounding
         if len(part):
             greys = grey_of(part).astype(np.float32)
             alike = np.flatnonzero(_look_alike(own.astype(np.float32), greys, max_peak))

@@ -241,7 +241,9 @@ def _feed(total: Any, value: Any) -> bool:
         except OSError:
             return False
         # A program can set the time of the last write back, that of the last change it can't.
-        total.update(f"P{value}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\0".encode(errors="replace"))
+        total.update(
+            f"P{value}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\0".encode(errors="replace")
+        )
     elif value is None or isinstance(value, bool | int | float | str):
         total.update(f"{type(value).__name__}{value!r}\0".encode(errors="replace"))
     elif isinstance(value, bytes):

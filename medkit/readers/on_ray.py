@@ -11,6 +11,7 @@ import pickle
 import threading
 from concurrent.futures import Future
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ class OnRay:
 
     def __init__(self, limits: Limits, workers: int | None = None):
         try:
-            import ray
-            import ray.data
+            ray = import_module("ray")
+            import_module("ray.data")
         except ImportError:
             raise DataError(
                 "engine ray needs the package ray: pip install 'medkit-lmm[ray]', or take ingest.engine=local"
@@ -56,7 +57,9 @@ class OnRay:
             # A checkout that isn't installed must be found by Ray's workers too.
             root = str(Path(__file__).resolve().parents[2])
             paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers by default
+            os.environ.setdefault(
+                "RAY_USAGE_STATS_ENABLED", "0"
+            )  # Ray reports its use to its makers by default
             try:
                 self._ray.init(
                     log_to_driver=False,
@@ -101,7 +104,9 @@ class OnRay:
                 for row in data.map(answered).iter_rows():
                     window[row["block"]][1].set_result(unpack(row["answer"]))
         except Exception as error:
-            fault = DataError(f"Ray couldn't make the pictures ({type(error).__name__}); its own log says why")
+            fault = DataError(
+                f"Ray couldn't make the pictures ({type(error).__name__}); its own log says why"
+            )
             fault.__cause__ = error
             for _, future in window:
                 if not future.done():

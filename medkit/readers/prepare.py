@@ -61,7 +61,7 @@ def prepare(image: Any, limits: pictures.Limits = pictures.DEFAULT_LIMITS) -> Ou
     try:
         parts: list[Any] = image if isinstance(image, list) else [image]
         if callable(image):
-            loaded = image()
+            loaded: Any = image()
             parts, notes = loaded.images, tuple(loaded.notes)
         for part in parts:
             data = pictures.read_limited(part, limits) if isinstance(part, Path) else part
@@ -124,7 +124,14 @@ def head_of(outcome: Outcome, places: list[int] | None = None) -> dict[str, Any]
     """Gives an outcome without its pictures' bytes, JSON-able; ``places`` says where they are put."""
     places = [picture.at for picture in outcome.pictures] if places is None else places
     rows = [
-        [one.stored.ref, one.stored.pixels.hex(), one.stored.width, one.stored.height, len(one.stored.data), at]
+        [
+            one.stored.ref,
+            one.stored.pixels.hex(),
+            one.stored.width,
+            one.stored.height,
+            len(one.stored.data),
+            at,
+        ]
         for one, at in zip(outcome.pictures, places, strict=True)
     ]
     head: dict[str, Any] = {"pictures": rows}

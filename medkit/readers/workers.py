@@ -124,9 +124,7 @@ def in_order(
                 block.bytes += _size(item.image)
                 if len(block.images) >= engine.size or block.bytes > BLOCK_BYTES:
                     send()
-        while waiting and (
-            under_way >= engine.most or len(waiting) > MOST_WAITING or _is_ready(waiting[0])
-        ):
+        while waiting and (under_way >= engine.most or len(waiting) > MOST_WAITING or _is_ready(waiting[0])):
             yield first()
     send()
     engine.push()
