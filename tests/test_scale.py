@@ -23,10 +23,11 @@ from medkit.images import DEFAULT_LIMITS
 from medkit.plan import Step
 from medkit.readers import READERS, Record
 from medkit.readers.duplicates import LOOK_BYTES, coarse_of, hashes_of, near_pairs
+from medkit.readers.engines import open_engine
 from medkit.readers.ingest import _limited, ingest
 from medkit.readers.known import key_of
 from medkit.readers.splits import rank
-from medkit.readers.workers import Here, Processes, in_order, open_engine
+from medkit.readers.workers import Here, Processes, in_order
 from medkit.run import run
 from medkit.store import DatasetWriter, open_dataset
 

@@ -18,11 +18,12 @@ from medkit.cards.shelf import open_shelf
 from medkit.errors import DataError
 from medkit.progress import bar
 from medkit.readers import Merged, Record, Rejected, get_reader, our_split
+from medkit.readers.engines import open_engine
 from medkit.readers.known import Known
 from medkit.readers.settle import Unsettled, settle
 from medkit.readers.splits import rank
 from medkit.readers.take import taken
-from medkit.readers.workers import in_order, open_engine
+from medkit.readers.workers import in_order
 from medkit.store import DatasetWriter
 
 DRAWN_PEAK = 16.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 import threading
@@ -16,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from medkit.errors import DataError
 from medkit.images import Limits
 from medkit.readers import Merged, Record, Rejected
 from medkit.readers.child import Child
@@ -26,8 +24,6 @@ from medkit.readers.prepare import Outcome, order_of, prepare, unpack
 Item = Record | Rejected | Merged
 RECORD_SECONDS = 600.0
 WORKER_BYTES = 8 << 30
-# A small source is read before a worker would have started.
-PATIENCE_SECONDS = 1.0
 BLOCK_SECONDS = 0.1
 BLOCK_RECORDS = 64
 BLOCK_BYTES = 4 * 1024 * 1024
@@ -261,29 +257,6 @@ class Worker:
         if len(outcomes) != len(packed):
             raise ValueError("another number of outcomes than images")
         return outcomes
-
-
-def open_engine(workers: int | str, engine: str, limits: Limits) -> Engine:
-    """Gives what makes the pictures.
-
-    Args:
-        workers: Processes; 1 works in this one, "auto" takes one a processor where there is work for a second.
-        engine: "local", or "ray" for a Ray cluster.
-        limits: What is refused of encoded files.
-
-    Raises:
-        DataError: There is no such engine, or its package isn't installed.
-    """
-    if engine == "ray":
-        from medkit.readers.on_ray import OnRay
-
-        return OnRay(limits, None if workers == "auto" else int(workers))
-    if engine != "local":
-        raise DataError(f"there is no engine {engine!r}; engines: local, ray")
-    if workers == "auto":
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return Processes(count, limits, PATIENCE_SECONDS) if count > 1 else Here(limits)
-    return Processes(int(workers), limits) if int(workers) > 1 else Here(limits)
 
 
 def packed_images(images: list[Any]) -> list[bytes] | None:
