@@ -16,6 +16,7 @@ import argparse
 import io
 import os
 import platform
+import resource
 import shutil
 import sys
 import tempfile
@@ -92,18 +93,25 @@ def one_and_two(slices: int, rounds: int, folder: Path) -> None:
     (folder / "series").mkdir()
     write_series(folder / "series", slices)
     os.environ.setdefault("MEDKIT_PATIENT_KEY", "invented" * 4)
-    best: dict[int, float] = {}
+    best: dict[int, tuple[float, float]] = {}
     for _ in range(rounds):
         for workers in (1, 2):
             shutil.rmtree(folder / "out", ignore_errors=True)
-            begun = time.perf_counter()
+            begun, spent = time.perf_counter(), _processor_seconds()
             card = settings("dicom", folder / "series", workers, profiles={"CT": "ct-medgemma-1.5"})
             ingest(card, {}, folder / "out")
-            best[workers] = min(best.get(workers, float("inf")), time.perf_counter() - begun)
-    print(f"| {slices} CT slices to a data set | clock s | slices/s |\n|---|---|---|")
-    for workers, seconds in best.items():
-        print(f"| {workers} process{'es' if workers > 1 else ''} | {seconds:.2f} | {slices / seconds:.0f} |")
-    print(f"\ntwo against one: {best[1] / best[2]:.2f}x")
+            now = time.perf_counter() - begun, _processor_seconds() - spent
+            best[workers] = min(best.get(workers, now), now)
+    print(f"| {slices} CT slices to a data set | clock s | slices/s | processor s |\n|---|---|---|---|")
+    for workers, (clock, spent) in best.items():
+        name = f"{workers} process{'es' if workers > 1 else ''}"
+        print(f"| {name} | {clock:.2f} | {slices / clock:.0f} | {spent:.2f} |")
+    print(f"\ntwo against one: {best[1][0] / best[2][0]:.2f}x by the clock")
+
+
+def _processor_seconds() -> float:
+    """Gives what this process and its ended children have spent."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def settings(reader: str, root: Path, workers: int, **options: Any) -> dict[str, Any]:

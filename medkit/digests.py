@@ -7,6 +7,8 @@ import re
 import struct
 from array import array
 
+import numpy as np
+
 BYTES = 16
 REF = re.compile("[0-9a-f]{64}")
 FULLEST = 2 / 3
@@ -79,16 +81,27 @@ class DigestTable:
         self._values = array("q", bytes(8 * slots if self._keeps else 0))
 
     def _grow(self) -> None:
-        keys, values = self._keys, self._values
+        """Moves all keys to twice the slots at once: one by one, a million would hold the work up for seconds."""
+        old = np.frombuffer(self._keys, dtype=np.uint64).reshape(-1, 2)
+        full = np.flatnonzero(old[:, 0])
+        keys = old[full]
+        numbers = np.frombuffer(self._values, dtype=np.int64)[full] if self._keeps else None
         self._make(2 * (self._mask + 1))
-        for old in range(len(keys) // 2):
-            low = keys[2 * old]
-            if low:
-                high = keys[2 * old + 1]
-                slot = self._slot(low, high)
-                self._keys[2 * slot], self._keys[2 * slot + 1] = low, high
-                if self._keeps:
-                    self._values[slot] = values[old]
+        slots = (keys[:, 1] & np.uint64(self._mask)).astype(np.int64)
+        table = np.frombuffer(self._keys, dtype=np.uint64).reshape(-1, 2)
+        values = np.frombuffer(self._values, dtype=np.int64)
+        waiting = np.arange(len(keys))
+        while len(waiting):
+            free = waiting[table[slots[waiting], 0] == 0]
+            _, first = np.unique(slots[free], return_index=True)
+            placed = free[first]
+            table[slots[placed]] = keys[placed]
+            if numbers is not None:
+                values[slots[placed]] = numbers[placed]
+            left = np.ones(len(keys), dtype=bool)
+            left[placed] = False
+            waiting = waiting[left[waiting]]
+            slots[waiting] = (slots[waiting] + 1) & self._mask
 
     def _slot(self, low: int, high: int) -> int:
         """Gives the slot that holds a key, or the free one where it belongs."""
