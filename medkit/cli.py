@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .cli_evaluation import compare_models, evaluate, judge, leaks, score
+from .cli_exchange import exchange_app
 from .errors import MedkitError
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ data_app = typer.Typer(
     no_args_is_help=True, help="Look at data before it is used: what would identify someone."
 )
 app.add_typer(data_app, name="data")
+app.add_typer(exchange_app, name="exchange")
 
 
 DEFAULT_RECIPE = "phantom"
@@ -139,8 +141,15 @@ def list_shelf() -> None:
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A run folder, for example runs/phantom.")]) -> None:
-    """Write a run's report again; reads the run folder only."""
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run folder (runs/phantom), or an evaluation's folder.")],
+) -> None:
+    """Write the report of a run again, or that of a single evaluation; reads the folder only.
+
+    \b
+    medkit report runs/phantom
+    medkit report scores/phantom
+    """
     from .report.build import write_report
 
     typer.echo(f"Report: {write_report(folder)}")

@@ -108,6 +108,18 @@ def summary_lines(scores: dict[str, Any]) -> list[str]:
         for control, value in entry["controls"].items():
             line += f"; {control} {value['value']:.3f}"
         lines.append(line)
+        for kind, levels in entry.get("corruptions", {}).items():
+            found = ", ".join(f"{severity}: {value['value']:.3f}" for severity, value in levels.items())
+            lines.append(f"  {kind} by severity: {found}")
+        if "calibration" in entry:
+            sure, half = (
+                entry["calibration"],
+                next(one for one in entry["selective"]["at"] if one["coverage"] == 0.5),
+            )
+            lines.append(
+                f"  sure of its answers {sure['confidence']:.3f}, calibration error {sure['ece']:.3f}; of the surer "
+                f"half {half['accuracy']:.3f} are right"
+            )
         if entry["failed"]:
             bounds = entry["bounds"]
             lines.append(
@@ -136,6 +148,8 @@ def _changed(card: Benchmark, settings: Sequence[str]) -> Benchmark:
         value, fault = parse_value(raw.strip())
         if fault:
             raise MedkitError(f"--set {text}: {fault}")
+        if isinstance(values[key], list) and isinstance(value, str):  # a list without its brackets
+            value = [parse_value(part.strip())[0] for part in value.split(",")]
         values[key] = value
     try:
         return Benchmark.model_validate(values)

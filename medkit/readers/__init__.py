@@ -39,6 +39,7 @@ READERS: dict[str, str] = {
     "nifti": "medkit.readers.nifti.reader",
     "questions": "medkit.readers.questions",
     "table": "medkit.readers.table",
+    "vlmevalkit": "medkit.readers.vlmevalkit",
     "vqa_rad": "medkit.readers.vqa_rad",
 }
 SPLIT_NAMES = {
