@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -16,7 +17,9 @@ import pytest
 from loaders import Drawn
 from PIL import Image
 
+from medkit import progress
 from medkit.arrow_files import ArrowBatches, RefIndex
+from medkit.cli import main
 from medkit.digests import DigestTable, digest_of
 from medkit.errors import DataError
 from medkit.images import DEFAULT_LIMITS
@@ -224,6 +227,37 @@ def test_without_ray_the_engine_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(DataError, match=r"pip install 'medkit-lmm\[ray\]', or take ingest.engine=local"):
         open_engine("auto", "ray", DEFAULT_LIMITS)
+
+
+def test_a_source_that_breaks_off_loses_nothing_that_was_made(tmp_path, monkeypatch):
+    def failing(root, options):
+        for number, item in enumerate(loaders.items(60, str(tmp_path / "diary"))):
+            if number == 30:
+                raise DataError("the disk is gone")
+            yield item
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loaders, "read", failing)
+        with pytest.raises(DataError, match="the disk is gone"):
+            ingest(loaders.settings(tmp_path, 60), {}, tmp_path / "out")
+    assert not (tmp_path / "out/dataset.json").exists()
+    ingest(loaders.settings(tmp_path, 60, diary=str(tmp_path / "diary")), {}, tmp_path / "out")
+    assert set(Counter((tmp_path / "diary").read_text().split()).values()) == {1}
+
+
+def test_the_engine_of_the_command_line_is_the_recipe_s(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["medkit", "run", "phantom", "--engine", "slurm"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "ingest.engine" in capsys.readouterr().err
+
+
+def test_progress_without_a_known_end_says_how_many_a_second(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_EVERY_S", -1.0)
+    with progress.bar("slides", None) as shown:
+        shown.advance(5)
+    assert re.search(r"slides 5 .*\d a second", capsys.readouterr().err)
 
 
 def test_keys_change_with_what_makes_the_picture(tmp_path):

@@ -52,7 +52,8 @@ OLD, NEW = 0, 1
 class Known:
     """Outcomes by key, and the pictures' looks; a context that ends before the dataset's own does no harm.
 
-    Leaving it without ``finish`` keeps what was read for the next time, except after a ``DataError``.
+    Leaving it without ``finish`` keeps what was read for the next time; a source of which nothing could be used
+    leaves nothing behind.
 
     Args:
         folder: The dataset folder, which may be new, half read or finished.
@@ -90,7 +91,7 @@ class Known:
         with contextlib.suppress(OSError):  # a full disk is told by the error that is under way
             self._commit()
         self._close()
-        if kind is not None and issubclass(kind, DataError):
+        if kind is not None and issubclass(kind, DataError) and self._data_end == 0:
             shutil.rmtree(self.reading, ignore_errors=True)
 
     def has(self, key: bytes) -> bool:
