@@ -146,7 +146,7 @@ def test_a_copy_of_equal_pixels_outlives_the_file_that_was_kept(tmp_path):
     assert _same(tmp_path / "out", tmp_path / "fresh")
 
 
-@pytest.mark.parametrize("name", ["known/looks.bin", "known/outcomes.jsonl", "images.arrow"])
+@pytest.mark.parametrize("name", ["known.bin", "known.jsonl", "images.arrow"])
 def test_a_damaged_memory_costs_time_and_nothing_else(tmp_path, name):
     _pictures(tmp_path / "in", range(12))
     ingest(_folders(tmp_path / "in"), {}, tmp_path / "whole")

@@ -1,12 +1,12 @@
 """What ingest remembers of pictures, so that none is decoded twice: after a kill, and when files were added.
 
-Two folders lie beside the dataset's files::
+Beside the dataset's files lie::
 
-    reading/   outcomes.jsonl, data.bin    of a reading under way: outcomes are appended, and on disk, every 2 seconds
-    known/     outcomes.jsonl, looks.bin   of the finished dataset, whose images.arrow holds the bytes
+    reading/                  of a reading under way: outcomes.jsonl, data.bin, on disk every 2 seconds
+    known.jsonl, known.bin    of the finished dataset: outcomes and looks; its images.arrow holds the bytes
 
 A picture is known by a key: a hash of where it comes from (paths with size and times of change, or the bytes
-themselves), of how it is rendered, and of the versions of the decoders. Names don't stand in the files. Both folders
+themselves), of how it is rendered, and of the versions of the decoders. Names don't stand in the files. All of them
 may be deleted; the pictures are then decoded again.
 """
 
@@ -60,7 +60,8 @@ class Known:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.reading, self.known, self.folder = folder / "reading", folder / "known", folder
+        self.reading, self.folder = folder / "reading", folder
+        self.outcomes, self.old_looks = folder / "known.jsonl", folder / "known.bin"
         self.looks = self.reading / "looks.bin"
         self._where = DigestTable()
         self._recent: dict[bytes, Outcome] = {}
@@ -181,9 +182,8 @@ class Known:
     def finish(self) -> None:
         """Makes this reading's memory that of the finished dataset."""
         self._close()
-        self.known.mkdir(exist_ok=True)
-        os.replace(self.reading / "kept.jsonl", self.known / "outcomes.jsonl")
-        os.replace(self.looks, self.known / "looks.bin")
+        os.replace(self.reading / "kept.jsonl", self.outcomes)
+        os.replace(self.looks, self.old_looks)
         shutil.rmtree(self.reading)
 
     def _commit(self) -> None:
@@ -202,13 +202,12 @@ class Known:
             file.close()
 
     def _remember_old(self) -> None:
-        outcomes, looks = self.known / "outcomes.jsonl", self.known / "looks.bin"
         with contextlib.suppress(OSError, pa.ArrowInvalid, DataError):
             batches = ArrowBatches(self.folder / "images.arrow")
-            files = [outcomes.open("rb")]
-            files.append(looks.open("rb"))
+            files = [self.outcomes.open("rb")]
+            files.append(self.old_looks.open("rb"))
             self._old, self._old_files = (batches, RefIndex(batches)), files
-            self._load(outcomes, OLD)
+            self._load(self.outcomes, OLD)
 
     def _load(self, path: Path, source: int) -> int:
         """Reads the keys of a file of outcomes; gives where its last whole line ends."""
