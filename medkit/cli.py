@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_evaluation import compare_models, evaluate, judge, leaks, score
+from .cli_evaluation import compare_models, ensemble, evaluate, judge, leaks, score
 from .cli_exchange import exchange_app
 from .errors import MedkitError
 
@@ -130,14 +130,24 @@ def check(
 
 
 @app.command("list")
-def list_shelf() -> None:
-    """List the recipes, domains, curricula, benchmarks and checkpoints that are found, and where."""
+def list_shelf(
+    kind: Annotated[
+        str, typer.Argument(help="recipes, domains, curricula, benchmarks or checkpoints; all else.")
+    ] = "",
+) -> None:
+    """List the recipes, domains, curricula, benchmarks and checkpoints that are found, and where.
+
+    \b
+    medkit list
+    medkit list benchmarks      # with questions, licence, published score and source of each
+    """
     from rich.console import Console
 
     from .cards.shelf import open_shelf
-    from .listing import shelf_table
+    from .listing import benchmark_table, shelf_table
 
-    Console().print(shelf_table(open_shelf()))
+    shelf = open_shelf()
+    Console().print(benchmark_table(shelf) if kind == "benchmarks" else shelf_table(shelf, kind))
 
 
 @app.command()
@@ -228,6 +238,7 @@ app.command()(judge)
 app.command()(score)
 app.command("compare")(compare_models)
 app.command()(leaks)
+app.command()(ensemble)
 
 
 @new_app.command("recipe")

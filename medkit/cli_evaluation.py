@@ -216,3 +216,43 @@ def leaks(
     from .evaluation.leak_audit import write_audit
 
     typer.echo(write_audit(train, test, out))
+
+
+def ensemble(
+    first: Annotated[
+        Path, typer.Argument(help="Answers whose unreadable ones are replaced, or their folder.")
+    ],
+    second: Annotated[Path, typer.Argument(help="Answers that replace them, or their folder.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder of the joined answers.")],
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", help="A judge of what differs: base URL, or a card.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--model", help="The judge as the endpoint lists it.")] = None,
+    reading: Annotated[
+        str, typer.Option("--reading", help="How letters are read: scienceqa (the paper's) or medkit.")
+    ] = "scienceqa",
+) -> None:
+    """Join two files of answers to questions with choices: the complement, or with --endpoint a judge's verdict.
+
+    Alone it takes the first file's answers, and the second's where the first's can't be read. With a judge, it
+    asks where the two differ. Score the result with medkit score.
+
+    \b
+    medkit ensemble scores/gpt-4 scores/llava --out joined
+    medkit ensemble scores/gpt-4 scores/llava --out judged --endpoint http://127.0.0.1:8000/v1 --model qwen
+    """
+    from .evaluation.endpoint_card import read_endpoint
+    from .evaluation.ensemble import write_ensemble
+
+    judge = None if endpoint is None else read_endpoint(endpoint, name)
+    found = write_ensemble(first, second, out, endpoint=judge, reading=reading)
+    told = ", ".join(f"{source} {count}" for source, count in found["from"].items())
+    typer.echo(f"{found['kind']} of {found['questions']} answers, taken from: {told}")
+    unread = found["unread"]
+    typer.echo(
+        f"No letter could be read in {unread['first']} of the first and {unread['second']} of the second"
+    )
+    if found["judge"] and found["judge"]["failed"]:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in found["judge"]["failed"].items())
+        typer.echo(f"The judge failed, and the second's answer stands: {reasons}")
+    typer.echo(f"Answers: {out / 'answers.jsonl'}")

@@ -100,10 +100,10 @@ def save(made: Dataset, path: Path) -> Path:
     return path
 
 
-def rendered(made: Dataset, profile: Any = "window") -> Rendered:
-    """Gives what medkit shows of an object."""
+def rendered(made: Dataset, profile: Any = "window", side: int | None = None) -> Rendered:
+    """Gives what medkit shows of an object; ``side`` as in ``decode``."""
     about = describe(made)
-    return render(made, decode(made), about, choose_profiles(profile)["*"])
+    return render(made, decode(made, side=side), about, choose_profiles(profile)["*"])
 
 
 def shown(made: Dataset, profile: Any = "window") -> list[Any]:

@@ -81,8 +81,7 @@ def test_choices_are_asked_with_letters_and_answered_by_text():
     assert isinstance(record, Record)
     assert record.messages is not None
     assert text_of(record.messages[0]) == (
-        "What shape is drawn?\nA. Circle\nB. Square\nC. Star\nD. Line\n"
-        "Answer with the option's letter from the given choices directly."
+        "Question: What shape is drawn?\nChoices: A:Circle B:Square C:Star D:Line\nThe Answer is:"
     )
     assert record.facts["question"] == {
         "kind": "choice", "answer_type": "choice", "choices": ["Circle", "Square", "Star", "Line"],

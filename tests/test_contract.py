@@ -43,7 +43,7 @@ def test_every_field_survives_its_folder(folder):
     loaded = load_model(folder, "cpu")
     write_contract(folder, FULL_CONTRACT)
     assert read_contract(folder, loaded.processor, loaded.model.config) == FULL_CONTRACT
-    assert json.loads((folder / "medkit.json").read_text())["version"] == 2
+    assert json.loads((folder / "medkit.json").read_text())["version"] == 3
 
 
 def test_a_file_of_version_1_still_reads(folder):

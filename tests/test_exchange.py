@@ -578,6 +578,16 @@ def test_the_commands_work_together(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "0.500" in done.output
 
 
+def test_the_commands_of_the_page_parse() -> None:
+    from test_readme import parsed, words_of
+
+    page = (ROOT / "docs" / "exchange.md").read_text(encoding="utf-8")
+    commands = [line.strip() for line in page.splitlines() if line.startswith("    medkit ")]
+    assert len(commands) >= 8
+    names = {parsed(words_of(command)).info_name for command in commands}
+    assert {"lmms-tasks", "vlmevalkit", "dataset", "answers"} <= names
+
+
 # --- what lmms-eval 0.7.3's own functions gave
 
 

@@ -356,33 +356,29 @@ def judge_folder(tmp_path_factory) -> Path:
 
 
 def scripted(monkeypatch, reply) -> list[str]:
-    """Lets every model's generate say ``reply(prompt)``; gives the list of the prompts."""
-    import torch
-    from transformers import GenerationMixin, PreTrainedTokenizerBase
-
+    """Lets every checkpoint answer ``reply(prompt)``; gives the list of the prompts."""
     from medkit.evaluation import generate
+    from medkit.evaluation.replies import append_replies, read_replies
 
     asked: list[str] = []
-    tokenizer: list[PreTrainedTokenizerBase] = []
-    answer = generate._answer
 
-    def with_tokenizer(model, processor, *more):
-        tokenizer[:] = [processor.tokenizer]
-        return answer(model, processor, *more)
+    def answer_questions(
+        model, processor, questions, images, *, prompt_of, partial, batch_size, max_new_tokens
+    ):
+        assert not any(images(question) for question in questions)
+        prompts = {question.key: prompt_of(question.messages) for question in questions}
+        replies = {key: row for key, row in read_replies(partial) if prompts.get(key) == row["prompt"]}
+        with partial.open("ab") as file:
+            for key, prompt in prompts.items():
+                if key in replies:
+                    continue
+                asked.append(prompt)
+                names = dict(zip(("benchmark", "control", "id"), key, strict=True))
+                replies[key] = {**names, "prompt": prompt, "answer": reply(prompt), "truncated": False}
+                append_replies(file, [replies[key]])
+        return replies
 
-    def speak(self, input_ids, attention_mask, generation_config, logits_processor, **_):
-        logits_processor(input_ids, torch.zeros(len(input_ids), len(tokenizer[0])))
-        rows = []
-        for ids, mask in zip(input_ids, attention_mask, strict=True):
-            asked.append(tokenizer[0].decode(ids[mask.bool()]))
-            said = tokenizer[0](reply(asked[-1]), add_special_tokens=False)["input_ids"]
-            rows.append([*said, tokenizer[0].eos_token_id][: generation_config.max_new_tokens])
-        longest = max(map(len, rows))
-        filled = [row + [tokenizer[0].eos_token_id] * (longest - len(row)) for row in rows]
-        return torch.cat([input_ids, torch.tensor(filled)], dim=1)
-
-    monkeypatch.setattr(generate, "_answer", with_tokenizer)
-    monkeypatch.setattr(GenerationMixin, "generate", speak)
+    monkeypatch.setattr(generate, "answer_questions", answer_questions)
     return asked
 
 

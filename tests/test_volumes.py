@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import yaml
+from dicom_objects import ct, save
 from PIL import Image
 
 from medkit.errors import DataError
@@ -24,7 +25,6 @@ from medkit.readers.slices import SlicePlan, choose, montage, say
 from medkit.sample import text_of
 from medkit.store import open_dataset
 from medkit.teacher.teach import teach
-from tests.dicom_objects import ct, save
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -211,13 +211,27 @@ def test_a_mask_gives_findings_and_its_slices(tmp_path: Path) -> None:
     options = {**WIDE, "masks": "{name}_seg.nii.gz", "labels": {2: "nodule"}}
     record, merged = records(tmp_path, **options, slices={"most": 2, "show": "finding", "margin": 0})
     assert record.facts["findings"] == [
-        {"label": "nodule", "slices": [4, 5], "largest": 5, "volume_ml": 0.006}
-    ]
+        {
+            "label": "nodule", "slices": [4, 5], "largest": 5, "volume_ml": 0.006,
+            "shown": [
+                {"slice": 4, "box": [0.5, 0.5, 0.75, 0.6667], "area_mm2": 1.0},
+                {"slice": 5, "box": [0.5, 0.5, 1.0, 0.6667], "area_mm2": 2.0},
+            ],
+        }
+    ]  # fmt: skip
+    assert record.facts["slice_labels"] == [["nodule"], ["nodule"]]
     assert record.facts["volume"] == {
         "slices": 5, "shown": [4, 5], "plane": "axial", "spacing_mm": [2.0, 1.0, 1.0],
     }  # fmt: skip
     assert [one[0, 0] for one in record.image().images] == [176, 177]
     assert merged == Merged("case_seg", "mask of a volume", "of record case")
+
+
+def test_large_pictures_are_shrunk(tmp_path: Path) -> None:
+    volume(tmp_path / "a.nii", np.fromfunction(lambda x, y, z: x + y + z, (40, 60, 3)).astype(np.int16))
+    assert pictures(tmp_path, **WIDE, slices=1)[0].shape == (60, 40)
+    assert pictures(tmp_path, **WIDE, slices=1, side_px=20)[0].shape == (30, 20)
+    assert pictures(tmp_path, **WIDE, slices=1, side_px=64)[0].shape == (60, 40)
 
 
 def test_a_mask_of_another_place_costs_its_volume(tmp_path: Path) -> None:

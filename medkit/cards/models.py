@@ -194,6 +194,8 @@ class Benchmark(Card):
         corruptions: The same questions again with pictures made worse, at each of ``severities`` (1 to 5).
         answering: ``generate`` reads the greedy reply. ``likelihood`` takes the most probable candidate where a
             question has options or is yes/no; ``likelihood_per_token`` divides by the candidate's length.
+        metrics: Names of the profile's scores that are published for this set.
+        notes: What else a reader of its numbers must know.
     """
 
     name: Name
@@ -206,6 +208,8 @@ class Benchmark(Card):
     fixture: str | None = None
     scorer: Scorer = "answer"
     profile: ProfileName = "medkit"
+    metrics: list[Text] = []
+    notes: str = ""
     limit: Positive | None = None
     controls: list[Literal["blank", "shuffled", "noise", "text"]] = ["blank", "shuffled"]
     corruptions: list[Literal["noise", "blur", "contrast", "jpeg", "window"]] = []

@@ -19,6 +19,8 @@ from medkit.evaluation.questions import Question, limited, read_questions, with_
 from medkit.evaluation.replies import Key
 from medkit.evaluation.scoring.rescore import score_rows
 from medkit.evaluation.summarise import answer_row, summarise
+from medkit.models.contract import stored_render
+from medkit.models.renders import differences, renders_of
 from medkit.store import Dataset, open_dataset, write_atomically
 
 if TYPE_CHECKING:
@@ -92,9 +94,17 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
             about["answering"] = card["answering"]
         if card.get("data"):
             about["data"] = _counts(datasets[card["name"]])
+        if used := renders_of(zip(*map(datasets[card["name"]].column, ("source", "facts")), strict=True)):
+            about["render"] = used
+            trained = (
+                [] if settings.get("endpoint") is not None else stored_render(_model_folder(inputs["model"]))
+            )
+            if apart := differences(trained, used):
+                about["render_differs"] = apart
         scores["benchmarks"][card["name"]] = about | summarise(rows, scorer, seed)
         profile = card.get("profile", "medkit")
         scores["benchmarks"][card["name"]]["profiles"] = score_rows(rows, profile, seed)
+        scores["benchmarks"][card["name"]]["metrics"] = list(card.get("metrics", ()))
     write_atomically(out / "answers.jsonl", "".join(line + "\n" for line in lines))
     write_atomically(out / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False))
     if settings.get("endpoint") is not None:

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from medkit.evaluation.controls import changes_image
 from medkit.evaluation.prefixes import Prompts, pictures_at_once, shares_prefixes
 from medkit.evaluation.questions import Question
 from medkit.evaluation.replies import Key, append_replies, read_replies
@@ -112,8 +113,9 @@ def _groups(
     length = {text: len(ids) for text, ids in zip(texts, tokens, strict=True)}
 
     def pictures(question: Question) -> tuple[Any, ...]:
-        # The blank control shows one picture to all.
-        return (question.control == "blank", [] if question.control == "blank" else question.images)
+        # The blank control shows one picture to all; other controls that change a picture show one of their own.
+        changed = question.control if changes_image(question.control) else ""
+        return changed, [] if changed == "blank" else question.images
 
     def by_length(question: Question) -> tuple[Any, ...]:
         return -length[prompts[question.key]], question.control, question.images, question.id

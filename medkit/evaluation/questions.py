@@ -36,6 +36,7 @@ class Question:
         references: Gold answers, any of which is right.
         choices: Options of a multiple-choice question, else empty.
         slices: What is known of its image (``modality``, ``organ``), by which it is reported.
+        context: What is known of the image, for a judge; the model does not see it.
     """
 
     benchmark: str
@@ -49,6 +50,7 @@ class Question:
     references: list[str]
     choices: list[str] = field(default_factory=list)
     slices: dict[str, str] = field(default_factory=dict, repr=False)
+    context: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -177,6 +179,7 @@ def _question(sample: Sample, benchmark: str, known: dict[str, dict[str, str]]) 
         references=[str(reference) for reference in asked.get("references") or [gold]],
         choices=[str(option) for option in asked.get("choices") or []],
         slices={**(known[sample.images[0]] if len(sample.images) == 1 else {}), **_slices(sample.facts)},
+        context=str(asked.get("context", "")),
     )
 
 

@@ -120,6 +120,8 @@ def summary_lines(scores: dict[str, Any]) -> list[str]:
                 f"  sure of its answers {sure['confidence']:.3f}, calibration error {sure['ece']:.3f}; of the surer "
                 f"half {half['accuracy']:.3f} are right"
             )
+        if entry.get("metrics"):
+            lines.append(f"  {_published(entry)}")
         if entry["failed"]:
             bounds = entry["bounds"]
             lines.append(
@@ -135,6 +137,26 @@ def summary_lines(scores: dict[str, Any]) -> list[str]:
             f"Asked alone, {check['same']} of {check['asked_alone']} answers are the same as in a batch"
         )
     return lines
+
+
+def _published(entry: dict[str, Any]) -> str:
+    """Gives the scores that papers report for a set, with the profile that defines them."""
+    profiles = entry["profiles"]
+    holding = (
+        name for name, one in profiles.items() if {*entry["metrics"]} & {*one["scores"], *one["corpus"]}
+    )
+    profile = next(holding, next(iter(profiles)))
+    found = profiles[profile]
+    said = []
+    for name in entry["metrics"]:
+        if name in found["scores"]:
+            score = found["scores"][name]
+            said.append(f"{name} {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})")
+        elif name in found["corpus"]:
+            said.append(f"{name} {found['corpus'][name]['value']:.3f}")
+        else:
+            said.append(f"{name} applies to no question")
+    return f"as published ({profile}, version {found['version']}): {', '.join(said)}"
 
 
 def _changed(card: Benchmark, settings: Sequence[str]) -> Benchmark:

@@ -49,6 +49,7 @@ def answer_row(question: Question, shown: Sequence[str], reply: Row, scorer: str
         "prompt": reply["prompt"],
         "references": question.references,
         "choices": question.choices,
+        **({"context": question.context} if question.context else {}),
         "answer": reply["answer"],
         "correct": int(headline) if headline in (0.0, 1.0) else headline,
         "scores": {name: scores[name] for name in scorers.SCORERS},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from medkit.models.contract import cut_at_stop, prepare_image
 from medkit.models.conversations import as_asked
 from medkit.models.load import load_model, pick_device, pick_precision
 from medkit.training.encode import render_prompt
+
+PICTURES_KEPT = 256  # questions about one picture come side by side
 
 
 class Answerer:
@@ -54,7 +57,7 @@ class Answerer:
         """Answers questions, in their order.
 
         Args:
-            questions: What to ask; their keys are unique.
+            questions: What to ask; their keys are unique, and equal names in ``images`` are equal pictures.
             images: Gives a question's pictures, RGB; they are fitted as the contract says.
             max_new_tokens: Longest reply in tokens.
             formats: Add the contract's response-format prompts; not where a prompt has such words already.
@@ -64,12 +67,24 @@ class Answerer:
         asked = [
             replace(one, messages=as_asked(one.messages, bool(one.choices), prompts)) for one in questions
         ]
+        shown: OrderedDict[tuple[str, ...], list[Image.Image]] = OrderedDict()
+
+        def prepared(question: Question) -> list[Image.Image]:
+            # What is the same object is read once, for all of its questions.
+            names = tuple(question.images)
+            if names not in shown:
+                shown[names] = [prepare_image(image, contract) for image in images(question)]
+            shown.move_to_end(names)
+            while len(shown) > PICTURES_KEPT:
+                shown.popitem(last=False)
+            return shown[names]
+
         with tempfile.TemporaryDirectory() as folder:
             replies = answer_questions(
                 self.loaded.model,
                 processor,
                 asked,
-                lambda question: [prepare_image(image, contract) for image in images(question)],
+                prepared,
                 prompt_of=lambda messages: render_prompt(processor, messages),
                 partial=Path(folder) / "replies.jsonl",
                 batch_size=self.batch_size,

@@ -108,7 +108,10 @@ class Medkit(_Answers):
             {"role": turn["role"], "content": [_part(part, _task([request])) for part in turn["content"]]}
             for turn in messages
         ]
-        names = [hashlib.sha256(image.tobytes()).hexdigest() for image in _images(messages)]
+        names = [
+            hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+            for image in _images(messages)
+        ]
         choices = row_of(doc)["choices"] if COLUMN in doc else []
         return Question(
             _task([request]), "none", str(place), str(place), "question", "open", turns, names, [""], choices

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FILE_NAME = "medkit.json"
-VERSION = 2
+VERSION = 3
 FITS = ("pad", "crop", "stretch")
 SQUARE_TOWERS = ("llava", "llava_next", "llava_onevision")  # whose towers read one fixed size
 
@@ -37,6 +37,9 @@ class Contract:
             and ``newline`` (whether a learned vector ends every row); None for one that doesn't.
         licence: ``base`` (text) and ``data`` (list of texts) of what the checkpoint was made of.
         template_sha256: Hash of the chat template that the checkpoint was trained with, "" when not stored.
+        render: How the grey values of medical pictures became what the checkpoint was trained on: a row a modality
+            with ``profile``, its settings and ``samples``; ``medkit.readers.dicom.renders.render_dicom`` renders a file
+            that way. [] where no profile rendered the pictures.
     """
 
     fit: str = "pad"
@@ -48,6 +51,7 @@ class Contract:
     tiles: dict[str, Any] | None = None
     licence: dict[str, Any] = field(default_factory=dict)
     template_sha256: str = ""
+    render: list[dict[str, Any]] = field(default_factory=list)
 
 
 def prepare_image(image: Image.Image, contract: Contract) -> Image.Image:
@@ -68,6 +72,15 @@ def prepare_image(image: Image.Image, contract: Contract) -> Image.Image:
     square = PillowImage.new("RGB", (side, side), contract.mean_colour)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square
+
+
+def stored_render(folder: Path) -> list[dict[str, Any]]:
+    """Gives the field ``render`` of a model folder's contract without loading anything else; [] where it has none."""
+    try:
+        rows = json.loads((folder / FILE_NAME).read_text(encoding="utf-8")).get("render", [])
+    except (OSError, ValueError, AttributeError):
+        return []
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:
@@ -103,6 +116,8 @@ def read_contract(folder: Path, processor: Any, config: Any = None) -> Contract:
                 f"{path}: contract version {version} is newer than medkit knows ({VERSION}); update medkit"
             )
         contract = Contract(**{**raw, "mean_colour": tuple(raw["mean_colour"])})
+        if any("modality" not in row or "profile" not in row for row in contract.render):
+            raise ValueError("render has a row without modality or profile")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path}: not a readable contract ({error}); delete it to use the processor's own settings"

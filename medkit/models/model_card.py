@@ -335,6 +335,11 @@ def _howto(contract: Contract, layout: str) -> str:
     stops = (
         f" Answers also end at {', '.join(repr(text) for text in contract.stop)}." if contract.stop else ""
     )
+    renders = ", ".join(
+        f"{row['modality'].replace('*', 'other')} as {row['profile']}" for row in contract.render
+    )
+    if renders:
+        stops += f" DICOM files are rendered {renders} (`medkit.readers.dicom.renders`)."
     loads = (
         "Loads with `AutoModelForImageTextToText` and `AutoProcessor` of transformers; its files have the names "
         "that vLLM (`vllm serve FOLDER`) and SGLang (`python -m sglang.launch_server --model-path FOLDER`) read."
@@ -359,6 +364,7 @@ def _limits(story: Story) -> str:
                 lines.append(
                     f"- On {benchmark} it does no better than with {WORDS.get(name, name)}: it may not look."
                 )
+        lines += [f"- On {benchmark}: {words}." for words in entry.get("render_differs", [])]
     if not story.run:
         lines.append("- Nothing of its training is known here, and no test of it.")
     return "\n".join(lines)

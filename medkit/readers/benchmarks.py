@@ -12,7 +12,7 @@ from medkit.cards.shelf import open_shelf, shown_path
 from medkit.cards.sources import benchmark_path
 from medkit.cards.strict_yaml import read_card
 from medkit.errors import CardError, DataError
-from medkit.readers import Merged, Record, Rejected, get_reader, our_split
+from medkit.readers import Merged, Record, Rejected, get_reader, options_of, our_split
 from medkit.readers.known import key_of
 from medkit.readers.prepare import Outcome, prepare, without_bytes
 from medkit.readers.spool import Stored
@@ -43,6 +43,8 @@ def read_benchmark(settings: dict[str, Any], inputs: dict[str, Path], out: Path)
     root, revision = _folder(settings.get("data") or "", data, name)
     part = settings.get("part") or card["source"]["split"]
     options = {**data["options"], "splits": list(data["splits"])}
+    if "part" in options_of(data["reader"]):  # reading the reports of a large train part takes minutes
+        options["part"] = part
     counts, told = Counter[str](), Counter[str]()
     seen: set[str] = set()
     made: dict[bytes, Outcome] = {}

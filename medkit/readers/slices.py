@@ -22,6 +22,11 @@ DIRECTIONS = {
     "coronal": "from front to back",
     "sagittal": "from right to left",
 }
+BACKWARDS = {
+    "axial": "from the head to the feet",
+    "coronal": "from back to front",
+    "sagittal": "from left to right",
+}
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,12 @@ def choose_slices(count: int, most: int) -> list[int]:
     return [round(index * (count - 1) / (most - 1)) for index in range(most)]
 
 
-def say(shown: list[int], count: int, plane: str, montage: bool = False) -> str:
+def say(shown: list[int], count: int, plane: str, montage: bool = False, backwards: bool = False) -> str:
     """Gives the sentence that tells a model which slices it sees: "Axial slices 1, 20 and 40 of 40, ..."."""
     numbers = [str(index + 1) for index in shown]
     listed = " and ".join([", ".join(numbers[:-1]), numbers[-1]] if len(numbers) > 1 else numbers)
     noun = f"{plane} slice{'s' if len(numbers) > 1 else ''}".strip()
-    order = DIRECTIONS.get(plane, "") if len(numbers) > 1 else ""
+    order = (BACKWARDS if backwards else DIRECTIONS).get(plane, "") if len(numbers) > 1 else ""
     sentence = f"{noun} {listed} of {count}" + (f", {order}" if order else "") + "."
     if montage:
         return f"One picture of {sentence[:-1]}, row by row."
@@ -145,3 +150,25 @@ def square(picture: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
     height, width = picture.shape[:2]
     size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+
+
+def shrink(picture: np.ndarray, side: int | None) -> np.ndarray:
+    """Shrinks uint8 [H,W] or [H,W,3] until its shorter side is ``side`` px; smaller ones and None change nothing."""
+    height, width = picture.shape[:2]
+    if side is None or min(height, width) <= side:
+        return picture
+    share = side / min(height, width)
+    size = (max(1, round(width * share)), max(1, round(height * share)))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+
+
+def read_side(reader: str, given: Any) -> int | None:
+    """Reads a card's option ``side_px``.
+
+    Raises:
+        DataError: It is no whole number from 16 to 16384.
+    """
+    whole = isinstance(given, int) and not isinstance(given, bool)
+    if given is not None and not (whole and 16 <= given <= 16_384):
+        raise DataError(f"reader {reader}: side_px {given!r} is no whole number from 16 to 16384")
+    return given

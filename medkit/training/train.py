@@ -16,6 +16,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from ..errors import TrainingError
 from ..models.adapters import make_trainable
 from ..models.load import Loaded, load_model, pick_device, pick_precision, save_model
+from ..models.renders import merge_renders, renders_of
 from .encode import Limit
 from .examples import ExampleSet, gather_samples, part_of_pass, take_apart, write_ledger
 from .launch import launch
@@ -64,7 +65,7 @@ def train(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
     groups = make_trainable(loaded, rates, settings["adapter"])
     if settings.get("gradient_checkpointing"):
         loaded.base_model.gradient_checkpointing_enable({"use_reentrant": False})
-    objective, validation, ledger = _objectives(settings, inputs, loaded)
+    objective, validation, ledger, renders = _objectives(settings, inputs, loaded)
     objective.to(accelerator.device)
     if accelerator.ddp_handler is not None:
         # a tower's last layers get no gradient, and nothing of it does in a batch without pictures
@@ -89,7 +90,8 @@ def train(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
             **loaded.contract.provenance,
             f"stage:{settings['stage']}": _provenance(settings, result),
         }
-        contract = replace(loaded.contract, provenance=provenance)
+        renders = merge_renders(loaded.contract.render, renders)
+        contract = replace(loaded.contract, provenance=provenance, render=renders)
         save_model(loaded, out / "model", contract, _disk_dtype(settings))
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -138,8 +140,8 @@ def set_threads(threads: str | int) -> None:
 
 def _objectives(
     settings: dict[str, Any], inputs: dict[str, Path], loaded: Loaded
-) -> tuple[Any, Any | None, list[dict[str, str]]]:
-    """Makes the training objective, the validation objective (None without samples) and the ledger."""
+) -> tuple[Any, Any | None, list[dict[str, str]], list[dict[str, Any]]]:
+    """Makes the training objective, the validation objective (None without samples), ledger and ways of rendering."""
     see = settings["objective"] == "see"
     own = inputs["records"] if see else inputs["data"]
     folders = [own, *([inputs["replay"]] if "replay" in inputs else [])]
@@ -149,6 +151,7 @@ def _objectives(
     augment = list(settings.get("augment") or [])
     datasets, samples = gather_samples(folders, kinds, "train", shares, seed)
     samples = part_of_pass(samples, settings["epochs"], seed, settings.get("pack", False))
+    renders = renders_of((sample.source, sample.facts) for _, sample in samples)
     held_out = gather_samples(folders[:1], kinds, "valid", [], seed)[1][:VALIDATION_LIMIT]
     if settings.get("turns") == "apart":
         samples, held_out = take_apart(samples), take_apart(held_out)
@@ -159,7 +162,8 @@ def _objectives(
         valid = ExampleSet(loaded, datasets, held_out, limit, [], seed, wordless=see, packed=packed)
     ledger = [row for part in (examples, valid) if part for row in part.dropped + part.shortened]
     if not see:
-        return AnswerObjective(loaded, examples), AnswerObjective(loaded, valid) if valid else None, ledger
+        check = AnswerObjective(loaded, valid) if valid else None
+        return AnswerObjective(loaded, examples), check, ledger, renders
     heads = see_heads(examples.kept, settings.get("places", False))
     if "shift" in augment and any(names_places(sample.facts) for sample in examples.kept):
         raise TrainingError(
@@ -171,7 +175,7 @@ def _objectives(
     if valid:
         check = SeeObjective(loaded, valid, heads)
         check.heads, check.wholes = objective.heads, objective.wholes
-    return objective, check, ledger
+    return objective, check, ledger, renders
 
 
 def _result(

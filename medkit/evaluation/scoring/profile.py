@@ -101,6 +101,11 @@ class Sums:
     function: Callable[[np.ndarray], np.ndarray]
 
 
+def value_of(given: float | Sums) -> float:
+    """Gives the number of the whole set."""
+    return float(given.function(given.rows.sum(0)[None])[0]) if isinstance(given, Sums) else float(given)
+
+
 def mean_of(values: Sequence[float]) -> Sums:
     """Gives the mean of a value that every item of a set has."""
     rows = np.stack([np.asarray(values, dtype=np.float64), np.ones(len(values))], axis=1)

@@ -17,6 +17,7 @@ from . import (
     report_text,
     rouge,
     scienceqa,
+    set_scores,
     slake,
     soft,
     yes_no,
@@ -152,13 +153,16 @@ def _pope_numbers(read: Callable[[str], str], about: str, **how: bool) -> Corpus
 
 def _mme_numbers(read: Callable[[str], str]) -> CorpusScores:
     def numbers(items: Sequence[Item]) -> dict[str, float]:
-        rows = [(item.category, item.image, read(item.answer).lower() == item.gold.lower()) for item in items]
+        rows = [
+            (yes_no.mme_category(item.category), item.image, read(item.answer).lower() == item.gold.lower())
+            for item in items
+        ]
         points = yes_no.mme_scores(rows)
         return {f"mme_{name}": points[name] for name in ("perception", "cognition")}
 
     return CorpusScores(
         "MME points: of each category 100 x questions right + 100 x images with all right, summed.",
-        lambda item: is_yes_no(item) and item.category in (*yes_no.MME_PERCEPTION, *yes_no.MME_COGNITION),
+        lambda item: is_yes_no(item) and bool(yes_no.mme_category(item.category)),
         numbers,
     )
 
@@ -209,6 +213,7 @@ LMMS_EVAL = Profile(
               _letter(lambda item: options.lmms_option(item.answer, list(item.choices)))),
         Score("scienceqa", "The reply is the letter, or begins with it and a full stop.",
               when(is_choice, lambda item: scienceqa.lmms(item.answer, item.gold))),
+        set_scores.ocrbench(fold_width=True),
     ),
     (
         _pope_numbers(yes_no.pope_lmms, "a reply that is neither is no error of either kind, so that precision "
@@ -233,6 +238,7 @@ VLMEVALKIT = Profile(
               _letter(lambda item: options.can_infer(item.answer, item.choices))),
         Score("first_letter", "The first capital A to E once lead-ins are gone; an empty reply is an A.",
               _letter(lambda item: options.first_letter(item.answer))),
+        set_scores.ocrbench(),
     ),
     (
         _pope_numbers(yes_no.yes_no_vlmevalkit, "a reply that is neither counts as a no.", other_is_no=True),
@@ -338,12 +344,18 @@ OFFICIAL = Profile(
               _letter(lambda item: medical_options.medxpertqa(item.answer, list(item.choices)))),
         Score("report_rouge2", "LLaVA-Rad's: rouge-score's ROUGE-2, F-measure, averaged.", _rouge_score("rouge2")),
         Score("report_rouge_l", "LLaVA-Rad's: rouge-score's ROUGE-L, F-measure, averaged.", _rouge_score("rougeL")),
+        set_scores.MMMU,
+        set_scores.SCIENCEQA_IMG,
+        set_scores.ocrbench(),
     ),
     (
         _pope_numbers(yes_no.pope_official, "everything without a no is a yes."),
         CorpusScores("R2Gen: BLEU, ROUGE-L and CIDEr after its cleaning for MIMIC-CXR; its cut at 100 words and "
-                     "its vocabulary are not applied.", is_report,
+                     "its vocabulary are not applied.", set_scores.is_other_report,
                      lambda items: caption_numbers(items, report_text.r2gen_clean)),
+        CorpusScores("R2Gen: the same after its cleaning for IU X-ray; its cut at 60 words and its vocabulary are not "
+                     "applied.", set_scores.is_iu_xray,
+                     lambda items: caption_numbers(items, set_scores.clean_iu_xray)),
     ),
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..statistics import score_interval, sums_interval
 from .annotations import annotate, read_annotations, unused
 from .answer_files import items_of, read_items
-from .profile import Item, Mark, Profile, Score, Sums
+from .profile import Item, Mark, Profile, Score, Sums, value_of
 from .profile_labelled import LABELLED
 from .profiles import find_profiles
 from .set_intervals import set_intervals
@@ -121,10 +121,9 @@ def score_items(items: Sequence[Item], profile: Profile, seed: int = 0) -> dict[
 
 
 def _number(given: Sums, groups: Sequence[str], seed: int) -> dict[str, Any]:
-    value = float(given.function(given.rows.sum(0)[None])[0])
     interval = sums_interval(given.rows, given.function, groups, seed)
     ends = (round(interval.low, 6), round(interval.high, 6)) if interval else (None, None)
-    return {"value": value, "low": ends[0], "high": ends[1]}
+    return {"value": value_of(given), "low": ends[0], "high": ends[1]}
 
 
 def _score(items: Sequence[Item], score: Score, seed: int) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydicom.dataset import Dataset
 
-from medkit.readers.dicom.decode import Description
+from medkit.readers.dicom.description import Description
 from medkit.readers.dicom.files import number_of, value_of, word_of, words_of
 from medkit.readers.dicom.reasons import Refused
 from medkit.readers.dicom.vocabulary import vocabulary

@@ -26,6 +26,9 @@ class Codestream:
         subsampled: Whether the components have different sampling factors.
         marker: "JFIF", "Adobe0" (no colour transform), "Adobe1" (YCbCr) or "".
         irregular: What breaks the standard though it can be decoded, or "".
+        signed: Whether a JPEG 2000 stream's components are signed.
+        levels: How often a JPEG 2000 stream can be halved, 0 where that isn't known.
+        sequential: Whether it is a sequential JPEG of Huffman codes.
     """
 
     rows: int
@@ -36,6 +39,9 @@ class Codestream:
     subsampled: bool = False
     marker: str = ""
     irregular: str = ""
+    signed: bool = False
+    levels: int = 0
+    sequential: bool = False
 
 
 def read_codestream(data: bytes) -> Codestream:
@@ -90,6 +96,7 @@ def _jpeg_frame(kind: int, body: bytes, marker: str, scan: bytes) -> Codestream:
         len({part[1] for part in parts}) > 1,
         marker,
         irregular,
+        sequential=kind in SEQUENTIAL,
     )
 
 
@@ -102,4 +109,25 @@ def _read_j2k(data: bytes) -> Codestream:
     channels = int.from_bytes(data[at + 34 : at + 36], "big")
     parts = [data[at + 36 + 3 * index : at + 39 + 3 * index] for index in range(min(channels, 4))]
     subsampled = any(part[1:3] != b"\x01\x01" for part in parts)
-    return Codestream(height - top, width - left, channels, (parts[0][0] & 0x7F) + 1, (), subsampled)
+    return Codestream(
+        height - top,
+        width - left,
+        channels,
+        (parts[0][0] & 0x7F) + 1,
+        subsampled=subsampled,
+        signed=bool(parts[0][0] & 0x80),
+        # A stream in a file's boxes or with a shifted origin is left to the decoder of whole pictures.
+        levels=0 if top or left or data[:4] != J2K_START else _levels(data),
+    )
+
+
+def _levels(data: bytes) -> int:
+    """Gives the levels of the wavelet of a codestream's main header (T.800 A.6.1: COD), 0 where it has none."""
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF and data[at + 1] not in (0x90, 0x93, 0xD9):
+        if data[at + 1] == 0x52:
+            return data[at + 9]
+        if data[at + 1] == 0x53:  # a component with levels of its own
+            return 0
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0

@@ -19,6 +19,7 @@ from pydicom.pixels.utils import unpack_bits
 
 from medkit.readers.dicom import plugin
 from medkit.readers.dicom.codestream import Codestream, read_codestream
+from medkit.readers.dicom.description import NATIVE, Description
 from medkit.readers.dicom.files import (
     DEFAULT_LIMITS,
     PIXEL_KEYWORDS,
@@ -31,9 +32,9 @@ from medkit.readers.dicom.files import (
     word_of,
 )
 from medkit.readers.dicom.reasons import Refused
+from medkit.readers.dicom.reduced import decode_reduced, halvings_of
 
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
-NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 # Transfer syntax -> (pydicom's name of the plug-in, the package that it needs).
 DECODERS: dict[str, tuple[str, str]] = {
     **{syntax: ("", "") for syntax in NATIVE},
@@ -44,41 +45,6 @@ DECODERS: dict[str, tuple[str, str]] = {
 LOSSY = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K)
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 GREYS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
-
-
-@dataclass(frozen=True)
-class Description:
-    """The header's description of the pixels, checked.
-
-    Attributes:
-        rows, columns, frames, samples: Counts.
-        allocated, stored: Bits.
-        signed: Whether stored values are two's complement.
-        photometric: The header's photometric interpretation.
-        syntax: The transfer syntax UID.
-        keyword: The element that holds the pixels.
-    """
-
-    rows: int
-    columns: int
-    frames: int
-    samples: int
-    allocated: int
-    stored: int
-    signed: bool
-    photometric: str
-    syntax: str
-    keyword: str
-
-    @property
-    def native(self) -> bool:
-        """Whether the pixels are uncompressed, so that no decoder of compiled code sees them."""
-        return self.syntax in NATIVE
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of one decoded frame."""
-        return self.rows * self.columns * self.samples * max(1, self.allocated // 8)
 
 
 @dataclass(frozen=True)
@@ -137,13 +103,20 @@ def describe(dataset: Dataset, limits: Limits = DEFAULT_LIMITS, has_pixels: bool
     return found
 
 
-def decode(dataset: Dataset, wanted: list[int] | None = None, limits: Limits = DEFAULT_LIMITS) -> Stored:
+def decode(
+    dataset: Dataset,
+    wanted: list[int] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    side: int | None = None,
+) -> Stored:
     """Decodes frames of a file.
 
     Args:
         dataset: A file parsed with its pixels.
         wanted: Frame numbers from 0; None: all.
         limits: What to refuse before decoding.
+        side: Rows and columns in px that are enough: frames may come at a half, a quarter ... of their size as long as
+            both stay at least so many. None: the whole size.
 
     Raises:
         Refused: With the reason; nothing of the header's text is in it.
@@ -163,12 +136,20 @@ def decode(dataset: Dataset, wanted: list[int] | None = None, limits: Limits = D
             frames.append(_inflated(data, about))
             continue
         stream = _checked(data, about) if about.syntax != uid.RLELossless else None
-        values, photometric = _decode_frame(dataset, about, index)
+        values = None
+        if side is not None and stream is not None:
+            values = _decode_small(data, stream, dataset, about, side)
+        if values is not None:
+            photometric = "RGB" if about.photometric in ("YBR_ICT", "YBR_RCT") else about.photometric
+        else:
+            values, photometric = _decode_frame(dataset, about, index)
         if stream is not None:
             photometric = _colours(stream, photometric, about, notes)
             if stream.irregular:
                 notes["irregular codestream", stream.irregular] = None
         frames.append(values)
+    if len({one.shape for one in frames}) > 1:  # one frame's stream can't be halved as often as another's
+        return decode(dataset, wanted, limits)
     return Stored(_native_order(np.stack(frames)), photometric, tuple(notes))
 
 
@@ -258,6 +239,13 @@ def _checked(data: bytes, about: Description) -> Codestream:
         detail = f"{said[1]} x {said[0]} x {said[2]} against {about.columns} x {about.rows} x {about.samples}"
         raise Refused("codestream and header disagree", detail)
     return stream
+
+
+def _decode_small(
+    data: bytes, stream: Codestream, dataset: Dataset, about: Description, side: int
+) -> np.ndarray | None:
+    halvings = halvings_of(data, stream, dataset, about, side)
+    return decode_reduced(data, stream, about, halvings) if halvings else None
 
 
 def _decode_frame(dataset: Dataset, about: Description, index: int) -> tuple[np.ndarray, str]:

@@ -13,7 +13,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from medkit.errors import DataError
-from medkit.readers.dicom.decode import Description
+from medkit.readers.dicom.description import Description
 from medkit.readers.dicom.files import number_of, numbers_of, value_of, word_of, words_of
 from medkit.readers.dicom.frames import group_of_frame
 from medkit.readers.dicom.reasons import Refused

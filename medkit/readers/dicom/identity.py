@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import hmac
 import os
 import secrets
+from pathlib import Path
 
 from pydicom.dataset import Dataset
 
@@ -51,3 +53,15 @@ class Pseudonyms:
             if value:
                 return self.name(kind, value), kind
         return self.name("file", file), "file"
+
+
+def write_mapping(path: str, records: list[str], names: list[str]) -> None:
+    """Writes which record is which file, readable by its owner only."""
+    try:
+        target = os.open(Path(path).expanduser(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(target, "w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["record", "file"])
+            rows.writerows(zip(records, names, strict=True))
+    except OSError as error:
+        raise DataError(f"reader dicom: the mapping file can't be written ({error.strerror})") from None

@@ -80,6 +80,42 @@ def make_profile(name: str, row: dict[str, Any]) -> Profile:
     )
 
 
+def settings_of(profile: Profile) -> dict[str, Any]:
+    """Gives a profile as JSON holds it: ``profile`` (name and version) and the keys that a card would write."""
+    settings: dict[str, Any] = {"profile": profile.name}
+    if profile.unit:
+        settings["unit"] = profile.unit
+    if profile.windows:
+        settings["windows"] = [list(pair) for pair in profile.windows]
+    elif profile.percentiles:
+        settings["percentiles"] = list(profile.percentiles)
+    else:
+        settings["equalise" if profile.equalise else "from_file"] = True
+    return settings
+
+
+def profile_from(settings: dict[str, Any]) -> Profile:
+    """Makes the profile that ``settings_of`` wrote down, whatever this medkit's own of that name is.
+
+    Raises:
+        DataError: The settings make no sense.
+    """
+    name, _, version = str(settings.get("profile", "")).rpartition("@")
+    if not name or not version.isdigit():
+        raise DataError("a render profile needs its name and version, as in ct-lung@1")
+    return make_profile(name, {key: settings[key] for key in KEYS if key in settings} | {"version": version})
+
+
+def carried(profile: Profile) -> dict[str, Any]:
+    """Gives what a sample's source says of its profile: the name, and the settings of one that no table has."""
+    told: dict[str, Any] = {"render": profile.name}
+    if profile not in shipped().values():
+        told["render_settings"] = {
+            key: value for key, value in settings_of(profile).items() if key != "profile"
+        }
+    return told
+
+
 def choose_profiles(card: Any) -> dict[str, Profile]:
     """Gives the profile of every modality ("*": all others) that a domain card asks for.
 

@@ -6,7 +6,6 @@ of the allow-list and keyed hashes leave this room; file names, UIDs and every o
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,84 +15,47 @@ from typing import Any
 
 from medkit.errors import DataError
 from medkit.privacy.text import known_values
-from medkit.readers import Loaded, Merged, Record, Rejected, check_options, split_of
+from medkit.readers import Merged, Record, Rejected, check_options, split_of
 from medkit.readers.dicom.burned_in import Box, check_is_picture, clean_regions
-from medkit.readers.dicom.decode import Description, describe
+from medkit.readers.dicom.decode import describe
+from medkit.readers.dicom.description import Description
 from medkit.readers.dicom.facts import check_patient, facts_of
 from medkit.readers.dicom.files import DEFAULT_LIMITS, Limits, quiet, read_file, value_of
 from medkit.readers.dicom.frames import modality_of
-from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms
-from medkit.readers.dicom.profiles import Profile, choose_profiles
+from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms, write_mapping
+from medkit.readers.dicom.loading import Loading
+from medkit.readers.dicom.profiles import Profile, carried, choose_profiles
 from medkit.readers.dicom.reasons import Refused, one_file
-from medkit.readers.dicom.render import render, spread_over, units_of
-from medkit.readers.dicom.series import Slice, Volume, order_slices, plane_of, read_stored, slices_of
+from medkit.readers.dicom.segmentation import is_segmentation, segments_in, series_of
+from medkit.readers.dicom.series import (
+    Slice,
+    Volume,
+    order_slices,
+    plane_as_said,
+    plane_of,
+    runs_of,
+    slices_of,
+)
+from medkit.readers.dicom.stack import StackLoading, count_across, extent, marked, marked_facts, stack_grid
 from medkit.readers.reports import Reports
-from medkit.readers.slices import SlicePlan, choose, choose_slices, montage, read_plan, say
+from medkit.readers.slices import (
+    SlicePlan,
+    choose,
+    choose_slices,
+    read_plan,
+    read_side,
+    say,
+)
+from medkit.readers.volumes import ACROSS, Transforms, backwards, read_transforms, sides_of
+from medkit.readers.volumes import OPTIONS as TRANSFORMS
 
 OPTIONS = (
     "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping",
-    "reports", "give", "licence",
+    "reports", "give", "licence", "side_px", "segmentations", "labels", *TRANSFORMS,
 )  # fmt: skip
 REPORT_FIELDS = ("accession", "study", "series", "name", "folder")
 LABELS = ("modality", "body_part", "view", "side")
 VOLUMES = ("CT", "MR", "PT")
-# A volume's percentiles are taken of every second pixel of every second row: a quarter, the same to the eye.
-THIN = 2
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How pictures are made of files; what a record's loader carries.
-
-    Attributes:
-        places: (file, frames from 0) in order.
-        profile: What is shown.
-        limits: What is refused.
-        keep: Boxes of the pictures that may leave, or None: all.
-        volume: All slices, where the profile's percentiles run over a volume.
-        tile: Longest side in px of a montage's tiles, or None: the pictures stay apart.
-    """
-
-    places: tuple[tuple[Path, tuple[int, ...]], ...]
-    profile: Profile
-    limits: Limits
-    keep: tuple[Box, ...] | None = None
-    volume: Volume | None = None
-    tile: int | None = None
-
-    def __call__(self) -> Loaded:
-        """Decodes and renders.
-
-        Raises:
-            Refused: With the reason.
-        """
-        with one_file(), quiet():
-            return self._load()
-
-    def _load(self) -> Loaded:
-        spread = self._spread()
-        pictures: list[Any] = []
-        notes: dict[tuple[str, str], None] = {}
-        for path, frames in self.places:
-            wanted = list(frames)
-            dataset, about, stored = read_stored(path, wanted, self.limits)
-            if len(self.places) == 1 and stored.values.min() == stored.values.max():
-                raise Refused("one value")
-            made = render(dataset, stored, about, self.profile, wanted, spread, self.keep)
-            pictures += made.pictures
-            notes |= dict.fromkeys(made.notes)
-        if self.tile is not None:
-            pictures = [montage(pictures, self.tile)]
-        return Loaded(pictures, tuple(notes))
-
-    def _spread(self) -> tuple[float, float] | None:
-        if self.volume is None or not self.profile.percentiles:
-            return None
-        values = []
-        for one in self.volume.slices:
-            dataset, about, stored = read_stored(one.path, [one.frame], self.limits)
-            values.append(units_of(dataset, one.frame, stored.values[0, ::THIN, ::THIN], about))
-        return spread_over(values, self.profile.percentiles)
 
 
 @dataclass
@@ -108,8 +70,15 @@ class _Reading:
     names: Pseudonyms
     plan: SlicePlan
     reports: Reports
+    side: int | None = None
+    transforms: Transforms | None = None
+    marks: dict[str, list[tuple[str, Path]]] = field(default_factory=lambda: defaultdict(list))
     told_key: bool = False
     waiting: dict[str, list[_Scanned]] = field(default_factory=lambda: defaultdict(list))
+
+    def names_of(self) -> dict[str, str] | None:
+        labels = self.options.get("labels")
+        return None if labels is None else {str(key): str(name) for key, name in labels.items()}
 
     def profile(self, modality: str) -> Profile:
         if modality not in self.profiles and "*" not in self.profiles:
@@ -144,12 +113,19 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
         patient: What may be told of a patient: age_band, sex (default: nothing).
         frames: Most frames of a multi-frame file, evenly spread (default 1: the middle one).
         series: Whether the slices of a CT, MR or PET series become one record (default false).
-        slices: Most slices of a series, evenly spread (default 16), or {most, show: uniform | montage, tile}.
+        slices: Most slices of a series, evenly spread (default 16), or {most, show: uniform | finding | montage, tile,
+            margin}.
+        segmentations: Whether segmentation objects tell findings of the series that they refer to (default false).
+        labels: Segment number or code value -> name; segments that it lacks are left out. Without it a segment is
+            called by its number.
+        orientation, spacing_mm, intensity: What MONAI does with a series as a whole, as in reader nifti.
         reports: Pattern of a report's text file below the folder with {accession}, {study}, {series}, {name} or
             {folder}: "reports/{accession}.txt". The report becomes the caption, without what the header knows of the
             patient and what the rules of ``medkit.privacy`` find.
         modalities: List of the modalities to read (default: all).
         seconds: Longest time for one compressed file (default 60).
+        side_px: Shorter side that larger pictures are shrunk to; then large JPEG 2000 and HTJ2K pictures are decoded at
+            a half, a quarter ... of their size (default: pictures keep their size).
         give: What is made of a record with a report: [caption] (default), [record] (facts alone, of which a teacher
             makes questions) or both.
         mapping: File that takes "record,file" lines, outside the data set; stays with the key's holder.
@@ -167,7 +143,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
     names = [path.relative_to(reading.root).as_posix() for path in files]
     records = [reading.names.name("file", name) for name in names]
     if options.get("mapping"):
-        _write_mapping(options["mapping"], records, names)
+        write_mapping(options["mapping"], records, names)
     reports = [path for path in files if reading.reports.holds(path)]
     for path, name, record in zip(files, names, records, strict=True):
         if reading.reports.holds(path):
@@ -181,6 +157,8 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
             yield from reading.reports.made(_picture_record(scanned, reading))
     for series, members in sorted(reading.waiting.items()):
         yield from _series_records(series, members, reading)
+    for record, _ in (mark for marks in reading.marks.values() for mark in marks):
+        yield Rejected(record, "segmentation without its series", "no series of the folder is meant")
     yield from reading.reports.fates(reports)
 
 
@@ -197,6 +175,12 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
     seconds = options.get("seconds", DEFAULT_LIMITS.seconds)
     if not isinstance(seconds, int | float) or not 0 < seconds < 86_400:
         raise DataError(f"reader dicom: seconds {seconds!r} is no time above 0")
+    labels = options.get("labels")
+    if labels is not None and not isinstance(labels, dict):
+        raise DataError("reader dicom: labels maps segment numbers or code values to names")
+    plan = read_plan("dicom", options.get("slices", 16))
+    if plan.show == "finding" and not options.get("segmentations"):
+        raise DataError("reader dicom: slices.show finding needs segmentations: true")
     names = Pseudonyms()
     return _Reading(
         root,
@@ -205,7 +189,7 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
         check_patient(options.get("patient")),
         Limits(seconds=float(seconds)),
         names,
-        read_plan("dicom", options.get("slices", 16), shows=("uniform", "montage")),
+        plan,
         Reports(
             "dicom",
             root,
@@ -214,6 +198,8 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
             lambda path: names.name("file", path.relative_to(root).as_posix()),
             options.get("give", ["caption"]),
         ),
+        read_side("dicom", options.get("side_px")),
+        read_transforms("dicom", options),
     )
 
 
@@ -225,18 +211,6 @@ def _files(root: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-def _write_mapping(path: str, records: list[str], names: list[str]) -> None:
-    """Writes which record is which file, readable by its owner only."""
-    try:
-        target = os.open(Path(path).expanduser(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(target, "w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["record", "file"])
-            rows.writerows(zip(records, names, strict=True))
-    except OSError as error:
-        raise DataError(f"reader dicom: the mapping file can't be written ({error.strerror})") from None
-
-
 def _scan(path: Path, record: str, name: str, reading: _Reading) -> _Scanned | None:
     """Reads a header; a slice of a series waits for the others and gives None.
 
@@ -245,6 +219,9 @@ def _scan(path: Path, record: str, name: str, reading: _Reading) -> _Scanned | N
     """
     with one_file(), quiet():
         dataset = read_file(path, reading.limits, pixels=False)
+        if reading.options.get("segmentations") and is_segmentation(dataset):
+            reading.marks[series_of(dataset)].append((record, path))
+            return None
         check_is_picture(dataset)
         about = describe(dataset, reading.limits, has_pixels=False)
         modality = modality_of(dataset)
@@ -284,7 +261,9 @@ def _kept_boxes(dataset: Any, about: Description, reading: _Reading) -> tuple[Bo
 def _picture_record(scanned: _Scanned, reading: _Reading) -> Record:
     most = reading.options.get("frames", 1)
     frames = tuple(choose_slices(scanned.frames, most))
-    loading = Loading(((scanned.path, frames),), scanned.profile, reading.limits, scanned.keep)
+    loading = Loading(
+        ((scanned.path, frames),), scanned.profile, reading.limits, scanned.keep, side=reading.side
+    )
     return _record(scanned.id, loading, scanned.facts, scanned, reading)
 
 
@@ -304,41 +283,75 @@ def _series_records(
         for member in members:
             yield Rejected(member.id, refused.reason, detail)
         return
-    first = members[0]
-    plan = reading.plan
-    chosen = choose(len(volume.slices), plan)
-    places = tuple((volume.slices[index].path, (volume.slices[index].frame,)) for index in chosen)
+    marks = reading.marks.pop(series, [])
+    try:
+        loading, facts, notes = _shown_of(volume, members[0], marks, reading)
+    except Refused as refused:
+        for member in members:
+            yield Rejected(member.id, refused.reason, f"series {name}: {refused.detail}")
+        for record, _ in marks:
+            yield Rejected(record, refused.reason, f"its series {name}")
+        return
+    yield from reading.reports.made(_record(name, loading, facts, members[0], reading, notes))
+    for member in members:
+        yield Merged(member.id, "slice of a series", f"in record {name}")
+    for record, _ in marks:
+        yield Merged(record, "segmentation of a series", f"in record {name}")
+
+
+def _shown_of(
+    volume: Volume, first: _Scanned, marks: list[tuple[str, Path]], reading: _Reading
+) -> tuple[Loading | StackLoading, dict[str, Any], tuple[tuple[str, str], ...]]:
+    """Gives loader, facts and notes of an ordered series.
+
+    Raises:
+        Refused: A segmentation of it can't be used, for half a truth is none; or the transforms can't.
+    """
+    plan, transforms = reading.plan, reading.transforms
     tile = plan.tile if plan.show == "montage" else None
-    loading = Loading(places, first.profile, reading.limits, first.keep, volume, tile)
     plane = plane_of(volume.slices[0].orientation)
+    with one_file(), quiet():
+        segments = [
+            one for _, path in marks for one in segments_in(path, volume, reading.limits, reading.names_of())
+        ]
+        found = marked(segments, volume, plane, transforms)
+        count = count_across(volume, plane, transforms)
+    chosen = choose(count, plan, extent(found))
+    notes = volume.notes
+    if plan.show == "finding" and not found:
+        notes += (("no finding in a segmentation", "slices were taken evenly"),)
+    spacing_mm, order, against = volume.spacing_mm, plane_as_said(plane, volume), False
+    if transforms is None:
+        places = tuple(runs_of([volume.slices[index] for index in chosen]))
+        loading = Loading(places, first.profile, reading.limits, first.keep, volume, tile, reading.side)
+    else:
+        if first.profile.windows and not transforms.keeps_units:
+            raise Refused("values are not Hounsfield units", "the intensity steps change what values mean")
+        loading = StackLoading(
+            volume, first.profile, reading.limits, plane, tuple(chosen), transforms, tile, reading.side
+        )
+        spacing = stack_grid(volume, transforms)[1]
+        spacing_mm = (spacing[ACROSS[plane]], *sides_of(plane, spacing))
+        order, against = plane, backwards(plane, transforms.orientation)
     facts = {
         **first.facts,
         "volume": {
-            "slices": len(volume.slices),
+            "slices": count,
             "shown": [index + 1 for index in chosen],
-            "spacing_mm": [round(one, 4) for one in volume.spacing_mm],
+            "spacing_mm": [round(one, 4) for one in spacing_mm],
             "plane": plane,
         },
-        "shows": say(chosen, len(volume.slices), _ordered(plane, volume), plan.show == "montage"),
+        "shows": say(chosen, count, order, plan.show == "montage", against),
     }
+    if found:
+        facts |= marked_facts(found, chosen, volume, plane, transforms)
     facts.pop("frames", None)
-    yield from reading.reports.made(_record(name, loading, facts, first, reading, volume.notes))
-    for member in members:
-        yield Merged(member.id, "slice of a series", f"in record {name}")
-
-
-def _ordered(plane: str, volume: Volume) -> str:
-    """Gives the plane where the slices run as its name promises (``slices.DIRECTIONS``), else ""."""
-    first, last = volume.slices[0].position, volume.slices[-1].position
-    if not plane or first is None or last is None:
-        return ""
-    axis, towards = {"axial": (2, 1), "coronal": (1, 1), "sagittal": (0, 1)}[plane]
-    return plane if (last[axis] - first[axis]) * towards > 0 else ""
+    return loading, facts, notes
 
 
 def _record(
     record: str,
-    loading: Loading,
+    loading: Loading | StackLoading,
     facts: dict[str, Any],
     scanned: _Scanned,
     reading: _Reading,
@@ -362,5 +375,5 @@ def _record(
         split=split_of(scanned.path, reading.root, reading.options.get("splits", ())),
         licence=reading.options.get("licence", ""),
         notes=notes,
-        extra={"render": loading.profile.name},
+        extra=carried(loading.profile),
     )

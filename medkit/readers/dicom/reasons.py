@@ -39,6 +39,8 @@ REASONS = {
     "mixed orientation": "Series: the slices don't share one orientation.",
     "localizer in the series": "Series: a localizer lies among the slices.",
     "mixed geometry": "Series: the slices differ in size, pixel spacing or unit.",
+    "segmentation doesn't fit": "Its frames don't lie on the slices of its series, or its kind is unknown.",
+    "segmentation without its series": "No series of the folder is the one that a segmentation refers to.",
     "report unreadable": "The report is too long, empty or no text.",
     "report without images": "No record's fields give the report's file name.",
     "no positions": "Series: slices without position or orientation; instance numbers prove no order.",

@@ -10,7 +10,8 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from medkit.readers.dicom import colour
-from medkit.readers.dicom.decode import LOSSY, Description, Stored
+from medkit.readers.dicom.decode import LOSSY, Stored
+from medkit.readers.dicom.description import Description
 from medkit.readers.dicom.files import number_of, numbers_of, quiet, value_of, word_of
 from medkit.readers.dicom.frames import group_of_frame, modality_of
 from medkit.readers.dicom.profiles import Profile

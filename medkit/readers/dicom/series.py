@@ -6,13 +6,16 @@ instance numbers are no evidence, and a gap, a double or a stranger among the sl
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
 
-from medkit.readers.dicom.decode import Description, Stored, decode, describe
+from medkit.readers.dicom.decode import Stored, decode, describe
+from medkit.readers.dicom.description import Description
 from medkit.readers.dicom.files import (
     DEFAULT_LIMITS,
     Limits,
@@ -142,19 +145,29 @@ def load_values(volume: Volume, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
     """
     first = volume.slices[0]
     out = np.empty((len(volume.slices), first.rows, first.columns), np.int16)
-    for index, one in enumerate(volume.slices):
-        values = slice_values(one, limits)
-        if values.dtype != np.int16 and out.dtype == np.int16:
-            out = out.astype(np.float32)
-        out[index] = values
+    at = 0
+    for path, frames in runs_of(volume.slices):
+        dataset, about, stored = read_stored(path, list(frames), limits)
+        for frame, values in zip(frames, stored.values, strict=True):
+            units = _units_of(dataset, frame, about, values)
+            if units.dtype != np.int16 and out.dtype == np.int16:
+                out = out.astype(np.float32)
+            out[at] = units
+            at += 1
     return out
 
 
-def slice_values(one: Slice, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
-    """Gives a slice's values in the modality's unit: int16 [R,C] where they are whole and fit, else float32."""
-    dataset, about, stored = read_stored(one.path, [one.frame], limits)
-    values = stored.values[0]
-    modality = modality_transform(dataset, one.frame, about.signed)
+def runs_of(slices: Sequence[Slice], most: int = 64) -> Iterator[tuple[Path, tuple[int, ...]]]:
+    """Gives the slices as (file, frames), neighbours of one file together: it is then read once and not per frame."""
+    for path, members in itertools.groupby(slices, key=lambda one: one.path):
+        frames = [one.frame for one in members]
+        for start in range(0, len(frames), most):
+            yield path, tuple(frames[start : start + most])
+
+
+def _units_of(dataset: Dataset, frame: int, about: Description, values: np.ndarray) -> np.ndarray:
+    """Gives a frame in the modality's unit: int16 [R,C] where values are whole and fit, else float32."""
+    modality = modality_transform(dataset, frame, about.signed)
     whole = modality.slope == 1.0 and modality.intercept.is_integer() and values.dtype.itemsize <= 2
     if modality.table or not whole:
         return modality.apply(values).astype(np.float32)
@@ -167,9 +180,9 @@ def slice_values(one: Slice, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
 
 
 def read_stored(
-    path: Path, frames: list[int], limits: Limits = DEFAULT_LIMITS
+    path: Path, frames: list[int], limits: Limits = DEFAULT_LIMITS, side: int | None = None
 ) -> tuple[Dataset, Description, Stored]:
-    """Reads a file and decodes some of its frames, compressed ones in the worker.
+    """Reads a file and decodes some of its frames, compressed ones in the worker; ``side`` as in ``decode``.
 
     Raises:
         Refused: The file or a frame can't be read.
@@ -177,7 +190,7 @@ def read_stored(
     with quiet():
         dataset = read_file(path, limits)
         about = describe(dataset, limits)
-        stored = decode(dataset, frames, limits) if about.native else decode_apart(path, frames, limits)
+        stored = decode(dataset, frames, limits) if about.native else decode_apart(path, frames, limits, side)
         return dataset, about, stored
 
 
@@ -187,6 +200,15 @@ def plane_of(orientation: tuple[float, ...] | None) -> str:
         return ""
     normal = np.abs(np.cross(orientation[:3], orientation[3:]))
     return ("sagittal", "coronal", "axial")[int(normal.argmax())]
+
+
+def plane_as_said(plane: str, volume: Volume) -> str:
+    """Gives the plane where the slices run as its name promises (``slices.DIRECTIONS``), else ""."""
+    first, last = volume.slices[0].position, volume.slices[-1].position
+    if not plane or first is None or last is None:
+        return ""
+    axis, towards = {"axial": (2, 1), "coronal": (1, 1), "sagittal": (0, 1)}[plane]
+    return plane if (last[axis] - first[axis]) * towards > 0 else ""
 
 
 def _slice(path: Path, dataset: Dataset, frame: int) -> Slice:

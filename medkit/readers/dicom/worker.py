@@ -41,7 +41,13 @@ class Worker:
         self._child: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
 
-    def decode(self, path: Path | str, wanted: list[int] | None, limits: Limits = DEFAULT_LIMITS) -> Any:
+    def decode(
+        self,
+        path: Path | str,
+        wanted: list[int] | None,
+        limits: Limits = DEFAULT_LIMITS,
+        side: int | None = None,
+    ) -> Any:
         """Decodes frames of a file as ``decode.decode`` does, within the limits' time and memory.
 
         Raises:
@@ -49,7 +55,7 @@ class Worker:
         """
         from medkit.readers.dicom.decode import Stored
 
-        order = {"path": str(Path(path).absolute()), "wanted": wanted, "limits": asdict(limits)}
+        order = {"path": str(Path(path).absolute()), "wanted": wanted, "limits": asdict(limits), "side": side}
         try:
             child = self._started(limits)
             assert child.stdin is not None
@@ -129,9 +135,11 @@ _shared = Worker()
 atexit.register(_shared.stop)
 
 
-def decode_apart(path: Path | str, wanted: list[int] | None, limits: Limits = DEFAULT_LIMITS) -> Any:
+def decode_apart(
+    path: Path | str, wanted: list[int] | None, limits: Limits = DEFAULT_LIMITS, side: int | None = None
+) -> Any:
     """Decodes frames of a file in this process's own worker, see ``Worker.decode``."""
-    return _shared.decode(path, wanted, limits)
+    return _shared.decode(path, wanted, limits, side)
 
 
 def _serve(orders: IO[bytes], answers: IO[bytes]) -> None:
@@ -146,7 +154,7 @@ def _serve(orders: IO[bytes], answers: IO[bytes]) -> None:
         content = b""
         try:
             with one_file():
-                stored = decode(read_file(order["path"], limits), order["wanted"], limits)
+                stored = decode(read_file(order["path"], limits), order["wanted"], limits, order["side"])
             values = np.ascontiguousarray(stored.values)
             answer = {
                 "shape": values.shape,

@@ -129,6 +129,18 @@ def read_values(path: Path, head: Head, limits: Limits = DEFAULT_LIMITS) -> np.n
         return (turned.astype(np.float64) * head.slope + head.intercept).astype(np.float32)
 
 
+def turned_affine(head: Head) -> np.ndarray:
+    """Gives the affine of the array that ``read_values`` gives, in mm towards right, anterior, superior, [4,4]."""
+    out = np.eye(4)
+    out[:3, 3] = head.affine[:3, 3]
+    for place, (axis, sign) in enumerate(head.axes):
+        step = head.affine[:3, axis]
+        out[:3, place] = step * sign
+        if sign < 0:
+            out[:3, 3] += step * (head.shape[axis] - 1)
+    return out
+
+
 def _judged(header: object, limits: Limits, unplaced: bool) -> Head:
     fields: dict = {name: np.asarray(header[name]) for name in header.keys()}  # type: ignore[attr-defined,index]  # noqa: SIM118
     number = int(fields["dim"][0])

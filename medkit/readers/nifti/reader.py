@@ -13,33 +13,39 @@ import numpy as np
 
 from medkit.errors import DataError
 from medkit.readers import Loaded, Merged, Record, Rejected, check_options, group_of, inside, split_of
-from medkit.readers.dicom.profiles import Profile, choose_profiles
-from medkit.readers.dicom.render import PERCENTILES, spread_over
-from medkit.readers.dicom.tone import between
-from medkit.readers.nifti.files import DEFAULT_LIMITS, SUFFIXES, Head, read_head, read_values
+from medkit.readers.dicom.profiles import Profile, carried, choose_profiles
+from medkit.readers.findings import extent_of, finding_facts, findings_of
+from medkit.readers.nifti.files import (
+    DEFAULT_LIMITS,
+    SUFFIXES,
+    Head,
+    read_head,
+    read_values,
+    turned_affine,
+)
 from medkit.readers.nifti.reasons import Refused, one_file
 from medkit.readers.reports import Reports
-from medkit.readers.slices import SlicePlan, choose, montage, read_plan, say, square
+from medkit.readers.slices import SlicePlan, choose, montage, read_plan, read_side, say, shrink, square
+from medkit.readers.volumes import (
+    ACROSS,
+    MOST_VALUES,
+    SHOWN_AS,
+    Transforms,
+    backwards,
+    pictures_of,
+    read_transforms,
+    shape_after,
+    sides_of,
+    transformed,
+)
+from medkit.readers.volumes import OPTIONS as TRANSFORMS
 
 OPTIONS = (
     "profiles", "modality", "slices", "plane", "masks", "labels", "reports", "give", "unplaced",
-    "group_pattern", "licence",
+    "group_pattern", "licence", *TRANSFORMS, "side_px",
 )  # fmt: skip
-# The stored axes are turned to left, posterior, superior: (axis across slices, rows run against their axis).
-PLANES = {"axial": (2, False), "coronal": (1, True), "sagittal": (0, True)}
+PLANES = ("axial", "coronal", "sagittal")
 MOST_LABEL = 65_535
-THIN = 2
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a mask marks under one label: slices from 0 along the plane, the slice with most of it, its size."""
-
-    label: str
-    first: int
-    last: int
-    most: int
-    volume_ml: float
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Loading:
     plane: str
     shown: tuple[int, ...]
     plan: SlicePlan
+    transforms: Transforms | None = None
+    side: int | None = None
 
     def __call__(self) -> Loaded:
         """Reads and renders.
@@ -62,30 +70,24 @@ class Loading:
         """
         with one_file():
             values = read_values(self.path, self.head)
-            pictures: list[Any] = [
-                square(one, *sides_of(self.plane, self.head.spacing_mm)) for one in self._pictures(values)
-            ]
-            return Loaded([montage(pictures, self.plan.tile)] if self.plan.show == "montage" else pictures)
+            self._check(values)
+            spacing, code = self.head.spacing_mm, SHOWN_AS
+            if self.transforms is not None:
+                values = transformed(values, turned_affine(self.head), self.transforms)
+                spacing, code = placed(self.head, self.transforms)[1], self.transforms.orientation
+            made = pictures_of(values, self.profile, self.plane, self.shown, code)
+            pictures: list[Any] = [square(one, *sides_of(self.plane, spacing)) for one in made]
+            if self.plan.show == "montage":
+                pictures = [montage(pictures, self.plan.tile)]
+            return Loaded([shrink(one, self.side) for one in pictures])
 
-    def _pictures(self, values: np.ndarray) -> list[np.ndarray]:
+    def _check(self, values: np.ndarray) -> None:
         finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         if finite.size == 0 or finite.min() == finite.max():
             raise Refused("one value")
-        least = finite.min()
-        if self.profile.unit == "HU" and (self.modality != "CT" or least >= 0):
+        if self.profile.unit == "HU" and (self.modality != "CT" or finite.min() >= 0):
             why = "the card says no modality CT" if self.modality != "CT" else "no value below 0"
             raise Refused("values are not Hounsfield units", f"profile {self.profile.name}: {why}")
-        windows = self.profile.windows
-        if not windows:
-            share = self.profile.percentiles or PERCENTILES
-            windows = (spread_over([values[::THIN, ::THIN, :]], share),)
-        ramps = [between(low, high) for low, high in windows]
-        made = []
-        for index in self.shown:
-            part = plane_of(values, self.plane, index).astype(np.float64)
-            channels = [np.rint(np.nan_to_num(ramp.apply(part)) * 255.0).astype(np.uint8) for ramp in ramps]
-            made.append(channels[0] if len(channels) == 1 else np.stack(channels, axis=-1))
-        return made
 
 
 @dataclass
@@ -98,6 +100,8 @@ class _Reading:
     plane: str
     reports: Reports
     names: dict[Path, str]
+    transforms: Transforms | None = None
+    side: int | None = None
     masks: dict[Path, Path] = field(default_factory=dict)
 
 
@@ -114,6 +118,10 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
         labels: Mask value -> name; values that it lacks are left out. Without it every value is a label.
         reports: Pattern of a report below the root with {name} and {folder}: "reports/{name}.txt".
         give: What is made of a volume with a report: [caption] (default), [record] or both, as in reader figures.
+        orientation: Where the axes run to, by MONAI: LPS (default), RAS ... Other letters mirror the pictures.
+        spacing_mm: Distances of values across, in depth and in height to which MONAI resamples.
+        intensity: MONAI's transforms by name with their settings: ``{MedianSmooth: {radius: 1}}``.
+        side_px: Shorter side that larger pictures are shrunk to (default: they keep their size).
         unplaced: Whether volumes without an orientation are read (false): their sides may be exchanged.
         group_pattern, licence: As in class_folders.
 
@@ -138,55 +146,22 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
     yield from reading.reports.fates(reports)
 
 
-def plane_of(values: np.ndarray, plane: str, index: int) -> np.ndarray:
-    """Gives a slice of [L,P,S] as a radiologist sees it, [rows, columns].
-
-    Axial: from the feet, front at the top, the patient's right at the picture's left. Coronal: from the front, head at
-    the top. Sagittal: head at the top, front at the left.
-    """
-    across, turned = PLANES[plane]
-    part = np.take(values, index, axis=across).T
-    return part[::-1] if turned else part
-
-
-def sides_of(plane: str, spacing_mm: tuple[float, float, float]) -> tuple[float, float]:
-    """Gives the distances between a slice's rows and its columns in mm."""
-    kept = [one for axis, one in enumerate(spacing_mm) if axis != PLANES[plane][0]]
-    return kept[1], kept[0]
-
-
-def findings_of(
-    mask: np.ndarray, plane: str, spacing_mm: tuple[float, float, float], labels: dict[int, str] | None
-) -> list[Finding]:
-    """Gives what a mask [L,P,S] of whole numbers marks, 0 being nothing; in the order of its values.
+def placed(
+    head: Head, transforms: Transforms | None
+) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
+    """Gives a volume's shape and spacing along left, posterior, superior, or along the axes that a card asks for.
 
     Raises:
-        Refused: Its values are no labels.
+        Refused: Resampling would make too many values.
     """
-    if mask.dtype.kind == "f" and (not np.isfinite(mask).all() or (mask != np.rint(mask)).any()):
-        raise Refused("mask doesn't fit", "its values are no whole numbers")
-    if mask.min() < 0 or mask.max() > MOST_LABEL:
-        raise Refused("mask doesn't fit", f"its values lie beyond 0 to {MOST_LABEL}")
-    codes = mask.astype(np.int64)
-    across = PLANES[plane][0]
-    voxel_ml = float(np.prod(spacing_mm)) / 1000.0
-    found = []
-    for value in np.flatnonzero(np.bincount(codes.ravel())).tolist():
-        if value == 0 or (labels is not None and value not in labels):
-            continue
-        marked = (codes == value).sum(axis=tuple(axis for axis in range(3) if axis != across))
-        places = np.flatnonzero(marked)
-        name = labels[value] if labels is not None else str(value)
-        found.append(
-            Finding(
-                name,
-                int(places[0]),
-                int(places[-1]),
-                int(marked.argmax()),
-                round(float(marked.sum()) * voxel_ml, 3),
-            )
-        )
-    return found
+    shape = tuple(head.shape[axis] for axis, _ in head.axes)
+    whole = (shape[0], shape[1], shape[2])
+    if transforms is None:
+        return whole, head.spacing_mm
+    found, spacing = shape_after(whole, turned_affine(head), transforms)
+    if np.prod(found, dtype=np.int64) > MOST_VALUES:
+        raise Refused("too many values", f"{' x '.join(map(str, found))} after resampling")
+    return found, spacing
 
 
 def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
@@ -221,7 +196,9 @@ def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
     names = _names(files, root)
     give = options.get("give", ["caption"])
     reports = Reports("nifti", root, options.get("reports"), ("name", "folder"), names.__getitem__, give)
-    reading = _Reading(root, options, profile, modality, plan, plane, reports, names)
+    transforms = read_transforms("nifti", options, profile)
+    reading = _Reading(root, options, profile, modality, plan, plane, reports, names, transforms)
+    reading.side = read_side("nifti", options.get("side_px"))
     reading.masks = _masks(files, root, options.get("masks"))
     return reading, files
 
@@ -259,9 +236,13 @@ def _record(path: Path, record: str, reading: _Reading) -> Record:
         raise Refused("pair of files" if path.suffix.lower() in (".hdr", ".img") else "not NIfTI")
     options, plane, plan = reading.options, reading.plane, reading.plan
     head = read_head(path, unplaced=bool(options.get("unplaced", False)))
-    count = head.shape[head.axes[PLANES[plane][0]][0]]
-    findings, notes = _findings(path, head, reading)
-    extent = (min(one.first for one in findings), max(one.last for one in findings)) if findings else None
+    shape, spacing = placed(head, reading.transforms)
+    count = shape[ACROSS[plane]]
+    mask, notes = _mask(path, head, reading)
+    labels = options.get("labels")
+    names = None if labels is None else {int(value): str(name) for value, name in labels.items()}
+    findings = [] if mask is None else findings_of(mask, plane, spacing, names)
+    extent = extent_of(findings)
     if plan.show == "finding" and extent is None:
         notes += (("no finding in the mask", "slices were taken evenly"),)
     shown = choose(count, plan, extent)
@@ -275,46 +256,40 @@ def _record(path: Path, record: str, reading: _Reading) -> Record:
         "slices": count,
         "shown": [index + 1 for index in shown],
         "plane": plane,
-        "spacing_mm": [round(one, 4) for one in _spacing(plane, head)],
+        "spacing_mm": [round(one, 4) for one in (spacing[ACROSS[plane]], *sides_of(plane, spacing))],
     }
-    facts["shows"] = say(shown, count, plane, plan.show == "montage")
-    if findings:
-        facts["findings"] = [
-            {
-                "label": one.label,
-                "slices": [one.first + 1, one.last + 1],
-                "largest": one.most + 1,
-                "volume_ml": one.volume_ml,
-            }
-            for one in findings
-        ]
+    code = reading.transforms.orientation if reading.transforms else SHOWN_AS
+    facts["shows"] = say(shown, count, plane, plan.show == "montage", backwards(plane, code))
+    if mask is not None and findings:
+        facts |= finding_facts(findings, mask, shown, plane, spacing, code)
+    how = (reading.profile, reading.modality, plane, tuple(shown), plan, reading.transforms, reading.side)
     return Record(
         record,
-        Loading(path, head, reading.profile, reading.modality, plane, tuple(shown), plan),
+        Loading(path, head, *how),
         facts,
         caption=text,
         group=group_of(record, options.get("group_pattern")),
         split=split_of(path, reading.root, options.get("splits", ())),
         licence=options.get("licence", ""),
         notes=head.notes + notes + more,
-        extra={"render": reading.profile.name},
+        extra=carried(reading.profile),
     )
 
 
-def _findings(path: Path, head: Head, reading: _Reading) -> tuple[list[Finding], tuple[tuple[str, str], ...]]:
-    """Gives what the volume's mask marks; a mask that can't be used costs its volume: half a truth is none."""
+def _mask(path: Path, head: Head, reading: _Reading) -> tuple[np.ndarray | None, tuple[tuple[str, str], ...]]:
+    """Gives the volume's mask, placed as its values; one that can't be used costs its volume: half a truth is none."""
     mask = next((mask for mask, volume in reading.masks.items() if volume == path), None)
     if mask is None:
-        return [], (("no mask", ""),) if reading.options.get("masks") else ()
+        return None, (("no mask", ""),) if reading.options.get("masks") else ()
     marked = read_head(mask, DEFAULT_LIMITS, bool(reading.options.get("unplaced", False)))
     near = 0.1 * min(head.spacing_mm)
     if marked.shape != head.shape or np.abs(marked.affine - head.affine).max() > near:
         raise Refused("mask doesn't fit", "another size or place")
-    labels = reading.options.get("labels")
-    names = None if labels is None else {int(value): str(name) for value, name in labels.items()}
-    return findings_of(read_values(mask, marked), reading.plane, head.spacing_mm, names), ()
-
-
-def _spacing(plane: str, head: Head) -> tuple[float, float, float]:
-    """Gives the distances between slices, rows and columns."""
-    return (head.spacing_mm[PLANES[plane][0]], *sides_of(plane, head.spacing_mm))
+    values = read_values(mask, marked)
+    if values.dtype.kind == "f" and (not np.isfinite(values).all() or (values != np.rint(values)).any()):
+        raise Refused("mask doesn't fit", "its values are no whole numbers")
+    if values.min() < 0 or values.max() > MOST_LABEL:
+        raise Refused("mask doesn't fit", f"its values lie beyond 0 to {MOST_LABEL}")
+    if reading.transforms is not None:
+        values = transformed(values, turned_affine(marked), reading.transforms, labels=True)
+    return values, ()
