@@ -59,6 +59,10 @@ def run(
     settings: Settings = None,
     name: RunName = None,
     runs: RunsFolder = Path("runs"),
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="Who reads pictures: local, or ray for a cluster (ingest.engine)."),
+    ] = None,
 ) -> None:
     """Run a recipe: data, training, evaluation, report.
 
@@ -73,7 +77,7 @@ def run(
     from .provenance import command_line
     from .run import run_recipe
 
-    cards = load(recipe, settings or [])
+    cards = load(recipe, [*(settings or []), *([f"ingest.engine={engine}"] if engine else [])])
     run_recipe(cards, _run_folder(cards.recipe.name, name, runs), command=command_line())
 
 

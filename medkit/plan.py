@@ -10,7 +10,7 @@ from .cards.models import Stage
 from .cards.stages import stage_order
 
 # A verb's number goes up when its code gives other outputs for the same settings: its steps are then redone.
-REVISIONS = {"ingest": 3, "teach": 1, "build": 1, "train": 4, "evaluate": 4, "compare": 2, "benchmark": 2}
+REVISIONS = {"ingest": 4, "teach": 1, "build": 1, "train": 4, "evaluate": 4, "compare": 2, "benchmark": 2}
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,8 @@ class _Planner:
             "data": data,
             **most,
             "seed": recipe.ingest.seed,
+            "workers": recipe.ingest.workers,
+            "engine": recipe.ingest.engine,
         }
         external = {"data": data} if data else {}
         if found.card.data.reader == "drawn":

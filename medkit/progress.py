@@ -12,10 +12,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 LINE_EVERY_S = 15.0
 
@@ -23,7 +26,7 @@ LINE_EVERY_S = 15.0
 class Bar:
     """Counts work done; ``note`` shows figures such as the loss beside the bar."""
 
-    def __init__(self, title: str, total: int, done: int, progress: Progress | None):
+    def __init__(self, title: str, total: int | None, done: int, progress: Progress | None):
         self.title, self.total, self.done, self.note = title, total, done, ""
         self._progress = progress
         self._task = progress.add_task(title, total=total, completed=done, note="") if progress else None
@@ -38,12 +41,12 @@ class Bar:
         elif time.monotonic() - self._told > LINE_EVERY_S:
             self._told = time.monotonic()
             rate = (self.done - self._begun_at) / max(self._told - self._begun, 1e-9)
-            left_s = (self.total - self.done) / rate if rate > 0 else 0.0
-            print(
-                f"  {self.title} {self.done}/{self.total} {self.note} · {left_s:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            if self.total is None:
+                text = f"{self.done} {self.note} · {rate:.0f} a second"
+            else:
+                left_s = (self.total - self.done) / rate if rate > 0 else 0.0
+                text = f"{self.done}/{self.total} {self.note} · {left_s:.0f} s left"
+            print(f"  {self.title} {text}", file=sys.stderr, flush=True)
 
 
 _hidden = False
@@ -56,12 +59,12 @@ def hide_bars() -> None:
 
 
 @contextmanager
-def bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[Bar]:
+def bar(title: str, total: int | None, done: int = 0, show: bool = True) -> Iterator[Bar]:
     """Opens a progress bar.
 
     Args:
         title: What is being done.
-        total: Units of work.
+        total: Units of work; None where nobody knows before the end: work a second is shown.
         done: Units done before (a resumed step).
         show: False on the other ranks of a distributed run.
     """
@@ -73,9 +76,15 @@ def bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[Ba
             hidden._told = float("inf")
         yield hidden
         return
+    ends = (TextColumn("left"), TimeRemainingColumn()) if total is not None else (_Rate(),)
     columns = (
         TextColumn("  {task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"), TimeElapsedColumn(), *ends,
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
         yield Bar(title, total, done, progress)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.completed / max(task.elapsed or 0.0, 1e-9):.0f} a second")

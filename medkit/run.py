@@ -181,7 +181,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def _run_step(state: State, steps: Sequence[Step], folder: Path, verbs: Mapping[str, Verb]) -> None:
     step, identity, out = state.step, state.identity, folder / state.step.folder
-    if state.state == "redo" and state.folder:
+    if state.state == "redo" and state.folder and not _remembers(state):
         shutil.rmtree(state.folder)
     _renumber(state, folder)
     out.mkdir(exist_ok=True)
@@ -202,6 +202,13 @@ def _run_step(state: State, steps: Sequence[Step], folder: Path, verbs: Mapping[
         "result": result,
     }
     write_json(out / "summary.json", summary)
+
+
+def _remembers(state: State) -> bool:
+    """Says whether a step takes what is still right from its old folder: pictures of files that didn't change."""
+    old = read_json((state.folder or Path()) / "started.json")
+    same = (state.identity.verb, state.identity.revision)
+    return state.identity.verb == "ingest" and (old.get("verb"), old.get("revision")) == same
 
 
 def step_inputs(step: Step, steps: Sequence[Step], folder: Path) -> dict[str, Path]:

@@ -24,6 +24,8 @@ NEUTRAL = {
     "domain.fixture",
     "domain.data.env",
     "domain.data.where",
+    "workers",
+    "engine",
     "hardware.threads",
     "hardware.processes",
     "title",

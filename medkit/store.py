@@ -20,7 +20,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +30,15 @@ import pyarrow as pa
 from PIL import Image
 
 from medkit import images as pictures
-from medkit.arrow_files import IMAGE_SCHEMA, SAMPLE_SCHEMA, ArrowBatches, ArrowWriter, write_atomically
+from medkit.arrow_files import (
+    IMAGE_SCHEMA,
+    SAMPLE_SCHEMA,
+    ArrowBatches,
+    ArrowWriter,
+    RefIndex,
+    write_atomically,
+)
+from medkit.digests import DigestTable, PictureTable, digest_of
 from medkit.errors import DataError
 from medkit.sample import Sample
 
@@ -50,7 +58,9 @@ class DatasetWriter:
         name: The dataset's name, kept in the summary.
         images_from: Other dataset folders whose images samples may refer to; nothing is copied.
         limits: Size limits of images given as bytes.
-        on_image: Called with (reference, RGB image) for every picture that is new to the folder.
+
+    Attributes:
+        pictures: The numbers of what was stored.
     """
 
     def __init__(
@@ -59,24 +69,18 @@ class DatasetWriter:
         name: str,
         images_from: Iterable[Path | str] = (),
         limits: pictures.Limits = pictures.DEFAULT_LIMITS,
-        on_image: Callable[[str, Image.Image], None] | None = None,
     ):
         self.folder = Path(folder)
         self.name = name
         self.limits = limits
-        self.on_image = on_image
         self.images_from = [Path(other) for other in images_from]
         self.summary: dict[str, Any] = {}
-        self._known = {ref for other in self.images_from for ref in open_dataset(other).refs()}
-        self._by_pixels: dict[bytes, str] = {}
-        self._by_bytes: dict[bytes, str] = {}
-        self._own: set[str] = set()
-        self._ids: set[str] = set()
-        self._kept: set[str] = set()
+        self._others = [open_dataset(other) for other in self.images_from]
+        self.pictures = PictureTable()
+        self._ids, self._kept, self._groups = (DigestTable(values=False) for _ in range(3))
         self._counts: dict[str, Counter[str]] = {
             key: Counter() for key in ("kinds", "splits", "fates", "reasons")
         }
-        self._groups: set[str] = set()
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -100,12 +104,17 @@ class DatasetWriter:
             self._samples.abandon()
 
     def __contains__(self, sample_id: str) -> bool:
-        return sample_id in self._ids
+        return digest_of(sample_id) in self._ids
 
     @property
     def rejections(self) -> Counter[str]:
         """How many records were rejected so far, by reason."""
         return self._counts["reasons"]
+
+    @property
+    def rows(self) -> int:
+        """How many samples were written so far."""
+        return self._samples.rows
 
     def add_image(self, data: bytes | Image.Image | np.ndarray) -> str:
         """Stores a picture once and gives its reference.
@@ -122,35 +131,27 @@ class DatasetWriter:
         Raises:
             DataError: The picture is broken or beyond the limits.
         """
-        encoded = None
-        if isinstance(data, bytes):
-            digest = hashlib.sha256(data).digest()
-            if digest in self._by_bytes:
-                return self._by_bytes[digest]
-            decoded = pictures.decode(data, self.limits)
-            image, encoded = decoded.image, data if decoded.plain else None
-        else:
-            digest = None
-            image = pictures.array_to_rgb(data) if isinstance(data, np.ndarray) else pictures.to_rgb(data)
-        pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
-        ref = self._by_pixels.get(pixels)
-        if ref is None:
-            encoded = encoded if encoded is not None else pictures.encode_lossless(image)
-            ref = self._by_pixels[pixels] = hashlib.sha256(encoded).hexdigest()
-            if self.on_image is not None:
-                self.on_image(ref, image)
-            if ref not in self._known:
-                row = {
-                    "ref": ref,
-                    "width": image.width,
-                    "height": image.height,
-                    "image": {"bytes": encoded, "path": None},
-                }
-                self._images.append(row, len(encoded))
-                self._own.add(ref)
-        if digest is not None:
-            self._by_bytes[digest] = ref
-        return ref
+        came = hashlib.sha256(data).digest() if isinstance(data, bytes) else None
+        number = self.pictures.number_of(came) if came is not None else None
+        if number is None:
+            number, _ = self.put_image(pictures.prepare(data, self.limits)[0])
+            if came is not None:
+                self.pictures.alias(came, number)
+        return self.pictures.ref(number)
+
+    def put_image(self, prepared: pictures.Prepared) -> tuple[int, bool]:
+        """Stores a prepared picture once.
+
+        Returns:
+            (the number of the picture in the order of first appearance, from 0; whether it is new).
+        """
+        size = (prepared.width, prepared.height)
+        number, new = self.pictures.add(prepared.ref, prepared.pixels, size)
+        if new and not any(prepared.ref in other for other in self._others):
+            image = {"bytes": prepared.data, "path": None}
+            row = {"ref": prepared.ref, "width": size[0], "height": size[1], "image": image}
+            self._images.append(row, len(prepared.data))
+        return number, new
 
     def add(self, sample: Sample) -> None:
         """Writes a sample and, the first time one of its record comes, the record's "kept" ledger row.
@@ -159,10 +160,10 @@ class DatasetWriter:
             DataError: The id was used before, an image part has no reference or a reference no image: faults
                 of the caller, who sends bad input records to ``reject``.
         """
-        if sample.id in self._ids:
+        if sample.id in self:
             raise DataError(f"two samples of dataset {self.name} have the id {sample.id!r}")
         for ref in sample.images:
-            if ref not in self._own and ref not in self._known:
+            if not self._has(ref):
                 raise DataError(f"sample {sample.id!r} refers to image {ref[:12]}, which the dataset lacks")
         parts = sum(part["type"] == "image" for message in sample.messages for part in message["content"])
         if sample.messages and parts != len(sample.images):
@@ -178,13 +179,12 @@ class DatasetWriter:
             "source": json.dumps(sample.source, ensure_ascii=False),
         }
         self._samples.append(row, 512 + len(row["facts"]))
-        self._ids.add(sample.id)
-        self._groups.add(sample.group)
+        self._ids.add(digest_of(sample.id))
+        self._groups.add(digest_of(sample.group))
         self._counts["kinds"][sample.kind] += 1
         self._counts["splits"][sample.split] += 1
         record = str(sample.source.get("record", sample.id))
-        if record not in self._kept:
-            self._kept.add(record)
+        if self._kept.add(digest_of(record)):
             self._write_fate(record, "kept", "", "")
 
     def reject(self, record: str, reason: str, detail: str = "") -> None:
@@ -203,6 +203,9 @@ class DatasetWriter:
     def note(self, key: str, value: Any) -> None:
         """Adds a JSON-able value to the summary, for instance ``near_duplicates_across_splits``."""
         self.summary[key] = value
+
+    def _has(self, ref: str) -> bool:
+        return self.pictures.number_of_ref(ref) is not None or any(ref in one for one in self._others)
 
     def _write_fate(self, record: str, fate: str, reason: str, detail: str) -> None:
         self._counts["fates"][fate] += 1
@@ -252,7 +255,7 @@ class Dataset:
             raise DataError(
                 f"{self.folder} is {state} ({error}); run the step that writes it again"
             ) from None
-        self._rows: dict[str, int] | None = None
+        self._rows: RefIndex | None = None
         self._others: list[Dataset] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -312,7 +315,7 @@ class Dataset:
         raise DataError(f"dataset {self.folder} has no image {ref[:12]}")
 
     def __contains__(self, ref: str) -> bool:
-        return ref in self._index() or any(ref in other for other in self._sources())
+        return self._index().get(ref) is not None or any(ref in other for other in self._sources())
 
     def select(self, kinds: Iterable[str] | None = None, splits: Iterable[str] | None = None) -> list[int]:
         """Gives the indices of the samples of these kinds and splits (None: all), in order."""
@@ -334,15 +337,14 @@ class Dataset:
 
     def refs(self) -> list[str]:
         """Gives the references of every image that can be read through this dataset, its own first."""
-        found = dict.fromkeys(self._index())
+        found = dict.fromkeys(ref for batch in self._pictures.batches for ref in batch.column(0).to_pylist())
         for other in self._sources():
             found.update(dict.fromkeys(other.refs()))
         return list(found)
 
-    def _index(self) -> dict[str, int]:
+    def _index(self) -> RefIndex:
         if self._rows is None:
-            refs = [ref for batch in self._pictures.batches for ref in batch.column(0).to_pylist()]
-            self._rows = {ref: row for row, ref in enumerate(refs)}
+            self._rows = RefIndex(self._pictures)
         return self._rows
 
     def _sources(self) -> list[Dataset]:

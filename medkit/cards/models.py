@@ -23,6 +23,12 @@ ProfileName = Literal[
 ]
 
 
+def _workers(value: Any) -> int | str:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024):
+        return value
+    raise ValueError("must be a whole number of processes of at least 1, or auto")
+
+
 def _threads(value: Any) -> int | str:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024):
         return value
@@ -259,6 +265,8 @@ class IngestSettings(Card):
     Attributes:
         limit: Most records that are read; None reads all.
         train, valid, test: Pictures of each split, for domains that medkit draws.
+        workers: Processes that decode and render pictures; ``auto`` takes one a processor.
+        engine: ``ray`` has a Ray cluster do what the workers do; the dataset is the same.
     """
 
     limit: Positive | None = None
@@ -266,6 +274,8 @@ class IngestSettings(Card):
     valid: Positive | None = None
     test: Positive | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int | str, PlainValidator(_workers)] = "auto"
+    engine: Literal["local", "ray"] = "local"
 
 
 class TeacherSettings(Card):

@@ -154,6 +154,13 @@ def hashed(key: str) -> str:
     return hashlib.sha256(f"medkit group:{key}".encode()).hexdigest()[:16]
 
 
+def our_split(split: str | None, names: dict[str, str]) -> str | None:
+    """Gives train, valid or test for a source's split name, None for one that neither card nor medkit knows."""
+    if split is None:
+        return None
+    return names.get(split) or SPLIT_NAMES.get(split.strip().lower())
+
+
 def image_files(folder: Path) -> list[Path]:
     """Gives the picture files below a folder, sorted; hidden files and folders are left out.
 

@@ -12,8 +12,11 @@ from medkit.cards.shelf import open_shelf, shown_path
 from medkit.cards.sources import benchmark_path
 from medkit.cards.strict_yaml import read_card
 from medkit.errors import CardError, DataError
-from medkit.readers import Record, get_reader, options_of
-from medkit.readers.ingest import Prints, our_split, stored
+from medkit.readers import Merged, Record, Rejected, get_reader, options_of, our_split
+from medkit.readers.known import key_of
+from medkit.readers.prepare import Outcome, prepare, without_bytes
+from medkit.readers.spool import Stored
+from medkit.readers.take import stored
 from medkit.store import DatasetWriter, is_dataset
 
 MADE = "test"  # the split that every question of a benchmark's folder has, whichever part was read
@@ -42,9 +45,10 @@ def read_benchmark(settings: dict[str, Any], inputs: dict[str, Path], out: Path)
     options = {**data["options"], "splits": list(data["splits"])}
     if "part" in options_of(data["reader"]):  # reading the reports of a large train part takes minutes
         options["part"] = part
-    prints, counts, told = Prints(), Counter[str](), Counter[str]()
+    counts, told = Counter[str](), Counter[str]()
     seen: set[str] = set()
-    with DatasetWriter(out, name=name, on_image=prints.add) as to:
+    made: dict[bytes, Outcome] = {}
+    with DatasetWriter(out, name=name) as to:
         about = {"name": name, "licence": card["licence"]}
         for item in get_reader(data["reader"])(root, options):
             if isinstance(item, Record):
@@ -53,7 +57,7 @@ def read_benchmark(settings: dict[str, Any], inputs: dict[str, Path], out: Path)
                     reason = "another split" if split != part else "no question"
                     to.reject(item.id, reason, f"{part} is asked" if split != part else "nothing to ask")
                     continue
-            one = stored(item, about, to, prints)
+            one = _stored(item, about, to, made)
             if one is None:
                 continue
             sample = replace(one.sample, source={**one.sample.source, "split": MADE, "part": part})
@@ -85,6 +89,21 @@ def read_benchmark(settings: dict[str, Any], inputs: dict[str, Path], out: Path)
         to.note("defects", dict(told.most_common()))
         to.note("revision", revision)
     return to.summary
+
+
+def _stored(
+    item: Record | Rejected | Merged, about: dict[str, str], to: DatasetWriter, made: dict[bytes, Outcome]
+) -> Stored | None:
+    """Stores an item; a picture that many questions ask about is decoded once."""
+    if not isinstance(item, Record):
+        return stored(item, None, about, to)
+    key = key_of(item.image, to.limits)
+    outcome = made.get(key) if key is not None else None
+    if outcome is None:
+        outcome = prepare(item.image, to.limits)
+        if key is not None:
+            made[key] = without_bytes(outcome)
+    return stored(item, outcome, about, to)
 
 
 def differences(expected: dict[str, int], found: dict[str, int]) -> list[str]:
