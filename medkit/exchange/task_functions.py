@@ -14,7 +14,7 @@ from typing import Any
 
 from medkit.errors import DataError
 from medkit.evaluation.scoring.answer_files import items_of
-from medkit.evaluation.scoring.profile import Item
+from medkit.evaluation.scoring.profile import Item, Sums
 from medkit.evaluation.scoring.profiles import find_profiles
 from medkit.exchange.rows import Row, answered
 from medkit.sample import text_of
@@ -141,7 +141,8 @@ def set_level(name: str) -> Callable[[Sequence[dict[str, Any]]], float]:
             members = [item for item in items if entry.applies(item)]
             numbers = entry.function(members) if members else {}
             if name in numbers:
-                return float(numbers[name])
+                found = numbers[name]
+                return float(found.function(found.rows.sum(0)[None])[0] if isinstance(found, Sums) else found)
         raise DataError(f"the profile {PROFILE.name} has no number {name}; write the task again")
 
     return aggregate
