@@ -115,9 +115,7 @@ def against_lmms(python: Path, asked: dict[str, Any], out: Path) -> tuple[Rows, 
     theirs = run_tool(python, "lmms-score", str(answers))
     rows += [("lmms-eval's functions", key, ours[key], value) for key, value in theirs.items()]
     fuzz = run_tool(python, "lmms-fuzz", str(asked["fuzz"]))
-    told.append(
-        f"made-up replies: {sum(fuzz['cases'].values()):,} scores compared, differing: {fuzz['differ'] or 0}"
-    )
+    told.append(compared("lmms-eval", fuzz["cases"], fuzz["differ"]))
     return rows, told
 
 
