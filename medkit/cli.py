@@ -283,6 +283,19 @@ def data_benchmark(
     typer.echo(write_benchmark(name, out, str(data) if data else None, part))
 
 
+@data_app.command("card")
+def data_card(
+    folder: Annotated[Path, typer.Argument(help="A dataset folder: a run's 1-ingest or 2-teach.")],
+) -> None:
+    """Write a dataset folder's README.md: counts, licences, sources, what became of the inputs.
+
+    medkit data card runs/phantom/1-ingest
+    """
+    from .readers.dataset_card import write_card
+
+    typer.echo(f"Card: {write_card(folder)}")
+
+
 @data_app.command("audit")
 def data_audit(
     folder: Annotated[Path, typer.Argument(help="A folder of DICOM files, pictures and reports.")],

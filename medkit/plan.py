@@ -10,7 +10,7 @@ from .cards.models import Stage
 from .cards.stages import stage_order
 
 # A verb's number goes up when its code gives other outputs for the same settings: its steps are then redone.
-REVISIONS = {"ingest": 2, "teach": 1, "build": 1, "train": 3, "evaluate": 2, "compare": 2, "benchmark": 1}
+REVISIONS = {"ingest": 3, "teach": 1, "build": 1, "train": 3, "evaluate": 2, "compare": 2, "benchmark": 1}
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class _Planner:
         data = str(found.data) if found.data else None
         card = found.card.model_dump()
         card["data"]["options"] = {**card["data"]["options"], **drawn}
+        card["data"]["license"] = recipe.ingest.license or card["data"]["license"]
         settings = {
             "domain": {**card, "folder": str(found.folder.absolute())},
             "data": data,

@@ -16,7 +16,9 @@ from medkit import images as pictures
 from medkit.cards.shelf import open_shelf
 from medkit.errors import DataError
 from medkit.readers import SPLIT_NAMES, Merged, Record, Rejected, get_reader
+from medkit.readers.dataset_card import about, write_card
 from medkit.readers.duplicates import Fingerprints
+from medkit.readers.licences import licensed
 from medkit.readers.splits import Member, assign_splits, rank
 from medkit.sample import Sample, assistant_turn, user_turn
 from medkit.store import DatasetWriter
@@ -60,7 +62,7 @@ def ingest(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict
     seed = int(settings.get("seed", 0))
     prints = Prints()
     with DatasetWriter(out, name=domain["name"], on_image=prints.add) as to:
-        items = get_reader(data["reader"])(root, options)
+        items = licensed(get_reader(data["reader"])(root, options), domain)
         if limit is not None or count is not None:
             items = _limited(items, data.get("splits", {}), limit, count, seed)
         read = [sample for item in items if (sample := stored(item, domain, to, prints)) is not None]
@@ -72,6 +74,8 @@ def ingest(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict
         _tell_near_duplicates(written, prints.fingerprints, max_peak, to)
         if not written:
             raise DataError(_nothing(root, to))
+        to.note("about", about(domain))
+    write_card(out)
     return to.summary
 
 
