@@ -313,6 +313,31 @@ def data_audit(
     typer.echo(write_audit(folder, profile, out))
 
 
+@data_app.command("review")
+def data_review(
+    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files and pictures.")],
+    out: Annotated[Path, typer.Option("--out", help="The page (.html), outside of the folder.")],
+    ocr: Annotated[
+        bool, typer.Option("--ocr", help="Also search every other picture for text (extra ocr).")
+    ] = False,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", help="A YAML file of site masks, as in a domain card.")
+    ] = None,
+    most: Annotated[int, typer.Option("--most", min=1, help="How many pictures the page shows.")] = 300,
+) -> None:
+    """Write a page of the pictures that may show a name, for a person to look at and to release.
+
+    Needs the same MEDKIT_PATIENT_KEY as the ingest, so that the pseudonyms are the ledger's.
+
+    \b
+    medkit data review ~/export --out review.html
+    medkit data review ~/export --out review.html --ocr --masks site-masks.yaml
+    """
+    from .readers.review import write_review
+
+    typer.echo(write_review(folder, out, ocr, masks, most))
+
+
 @data_app.command("deidentify")
 def data_deidentify(
     folder: Annotated[Path, typer.Argument(help="A folder of DICOM files.")],
@@ -327,6 +352,9 @@ def data_deidentify(
         Path | None,
         typer.Option("--mapping", help="A folder for the key holder: old and new UIDs, patients."),
     ] = None,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", help="A YAML file of regions to blacken, by device.")
+    ] = None,
 ) -> None:
     """Write DICOM files without what identifies a person, under new names.
 
@@ -334,7 +362,7 @@ def data_deidentify(
     """
     from .privacy.report import write_deidentified
 
-    typer.echo(write_deidentified(folder, out, key, profile, mapping))
+    typer.echo(write_deidentified(folder, out, key, profile, mapping, masks))
 
 
 def main() -> None:

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from medkit.errors import DataError
+from medkit.privacy.ocr import Line
+from medkit.privacy.profile import Mask
 from medkit.privacy.text import known_values
 from medkit.readers import Loaded, Merged, Record, Rejected, check_options, split_of
-from medkit.readers.dicom.burned_in import Box, check_is_picture, clean_regions
-from medkit.readers.dicom.decode import Description, describe
+from medkit.readers.dicom.burned_in import Box, check_is_picture
+from medkit.readers.dicom.decode import describe
 from medkit.readers.dicom.facts import check_patient, facts_of
 from medkit.readers.dicom.files import DEFAULT_LIMITS, Limits, quiet, read_file, value_of
 from medkit.readers.dicom.frames import modality_of
@@ -26,13 +28,14 @@ from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms
 from medkit.readers.dicom.profiles import Profile, choose_profiles
 from medkit.readers.dicom.reasons import Refused, one_file
 from medkit.readers.dicom.render import render, spread_over, units_of
+from medkit.readers.dicom.screening import Screening, hidden_by, judge, read_screening, text_in
 from medkit.readers.dicom.series import Slice, Volume, order_slices, plane_of, read_stored, slices_of
 from medkit.readers.reports import Reports
 from medkit.readers.slices import SlicePlan, choose, choose_slices, montage, read_plan, say
 
 OPTIONS = (
     "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping",
-    "reports", "give", "licence",
+    "reports", "give", "masks", "ocr", "released", "licence",
 )  # fmt: skip
 REPORT_FIELDS = ("accession", "study", "series", "name", "folder")
 LABELS = ("modality", "body_part", "view", "side")
@@ -52,6 +55,8 @@ class Loading:
         keep: Boxes of the pictures that may leave, or None: all.
         volume: All slices, where the profile's percentiles run over a volume.
         tile: Longest side in px of a montage's tiles, or None: the pictures stay apart.
+        masks: Regions that become black, by device.
+        ocr: Whether text in the pictures is looked for: ``off``, ``flag`` or ``quarantine``.
     """
 
     places: tuple[tuple[Path, tuple[int, ...]], ...]
@@ -60,6 +65,8 @@ class Loading:
     keep: tuple[Box, ...] | None = None
     volume: Volume | None = None
     tile: int | None = None
+    masks: tuple[Mask, ...] = ()
+    ocr: str = "off"
 
     def __call__(self) -> Loaded:
         """Decodes and renders.
@@ -74,14 +81,18 @@ class Loading:
         spread = self._spread()
         pictures: list[Any] = []
         notes: dict[tuple[str, str], None] = {}
+        lines: list[Line] = []
         for path, frames in self.places:
             wanted = list(frames)
             dataset, about, stored = read_stored(path, wanted, self.limits)
             if len(self.places) == 1 and stored.values.min() == stored.values.max():
                 raise Refused("one value")
-            made = render(dataset, stored, about, self.profile, wanted, spread, self.keep)
+            hide = hidden_by(self.masks, dataset)
+            made = render(dataset, stored, about, self.profile, wanted, spread, self.keep, hide)
+            lines += text_in(made.pictures, dataset) if self.ocr != "off" else []
             pictures += made.pictures
             notes |= dict.fromkeys(made.notes)
+        notes |= judge(lines, self.ocr)
         if self.tile is not None:
             pictures = [montage(pictures, self.tile)]
         return Loaded(pictures, tuple(notes))
@@ -106,6 +117,7 @@ class _Reading:
     patient: tuple[str, ...]
     limits: Limits
     names: Pseudonyms
+    screening: Screening
     plan: SlicePlan
     reports: Reports
     told_key: bool = False
@@ -153,6 +165,9 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
         give: What is made of a record with a report: [caption] (default), [record] (facts alone, of which a teacher
             makes questions) or both.
         mapping: File that takes "record,file" lines, outside the data set; stays with the key's holder.
+        masks: Regions that become black, by device: a list of {manufacturer, model, station, rows, columns, boxes}.
+        ocr: "off" (default), "flag" (text in a picture is told in the ledger) or "quarantine" (it stays out).
+        released: File with the pseudonyms of pictures that a person found free of names (``medkit data review``).
         licence: The source's licence.
 
     The environment variable MEDKIT_PATIENT_KEY keys the hashes that stand for patients, series and files.
@@ -189,8 +204,6 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the folder of the DICOM files")
-    if options.get("burned_in", "quarantine") not in ("quarantine", "keep"):
-        raise DataError(f"reader dicom: burned_in {options['burned_in']!r} is none of quarantine, keep")
     most = options.get("frames", 1)
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
         raise DataError(f"reader dicom: frames {most!r} is no whole number of at least 1")
@@ -205,6 +218,7 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
         check_patient(options.get("patient")),
         Limits(seconds=float(seconds)),
         names,
+        read_screening(options),
         read_plan("dicom", options.get("slices", 16), shows=("uniform", "montage")),
         Reports(
             "dicom",
@@ -251,7 +265,7 @@ def _scan(path: Path, record: str, name: str, reading: _Reading) -> _Scanned | N
         wanted = reading.options.get("modalities")
         if wanted is not None and modality not in wanted:
             raise Refused("modality left out")
-        keep = _kept_boxes(dataset, about, reading)
+        keep = reading.screening.regions(dataset, about, record)
         facts = facts_of(dataset, about, reading.patient)
         group, grouped_by = reading.names.group(dataset, name)
         scanned = _Scanned(
@@ -274,17 +288,13 @@ def _scan(path: Path, record: str, name: str, reading: _Reading) -> _Scanned | N
         return scanned
 
 
-def _kept_boxes(dataset: Any, about: Description, reading: _Reading) -> tuple[Box, ...] | None:
-    if reading.options.get("burned_in", "quarantine") == "keep":
-        return None
-    boxes = clean_regions(dataset, about)
-    return None if boxes is None else tuple(boxes)
-
-
 def _picture_record(scanned: _Scanned, reading: _Reading) -> Record:
     most = reading.options.get("frames", 1)
     frames = tuple(choose_slices(scanned.frames, most))
-    loading = Loading(((scanned.path, frames),), scanned.profile, reading.limits, scanned.keep)
+    loading = Loading(
+        ((scanned.path, frames),), scanned.profile, reading.limits, scanned.keep, masks=reading.screening.masks,
+        ocr=reading.screening.ocr_of(scanned.id),
+    )  # fmt: skip
     return _record(scanned.id, loading, scanned.facts, scanned, reading)
 
 
@@ -309,7 +319,17 @@ def _series_records(
     chosen = choose(len(volume.slices), plan)
     places = tuple((volume.slices[index].path, (volume.slices[index].frame,)) for index in chosen)
     tile = plan.tile if plan.show == "montage" else None
-    loading = Loading(places, first.profile, reading.limits, first.keep, volume, tile)
+    ocr = reading.screening.ocr_of(*(member.id for member in members))
+    loading = Loading(
+        places,
+        first.profile,
+        reading.limits,
+        first.keep,
+        volume,
+        tile,
+        reading.screening.masks,
+        ocr,
+    )
     plane = plane_of(volume.slices[0].orientation)
     facts = {
         **first.facts,
