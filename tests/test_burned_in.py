@@ -29,7 +29,6 @@ from medkit.readers.ingest import ingest
 from medkit.readers.review import review, write_review
 from medkit.store import open_dataset
 from tests.dicom_objects import CAPTURE, ULTRASOUND, ct, picture, save
-from tests.real_data import real_set
 
 KEY = "the site's own key"
 installed = pytest.mark.skipif(
@@ -38,12 +37,8 @@ installed = pytest.mark.skipif(
 )
 DEVICE = {"Manufacturer": "Acme", "ManufacturerModelName": "Sono 5", "StationName": "US-ROOM-2"}
 MASK = {
-    "manufacturer": "Acme",
-    "model": "Sono 5",
-    "rows": 40,
-    "columns": 60,
-    "boxes": [[0, 0, 60, 8], [50, 30, 60, 40]],
-}
+    "manufacturer": "Acme", "model": "Sono 5", "rows": 40, "columns": 60, "boxes": [[0, 0, 60, 8], [50, 30, 60, 40]],
+}  # fmt: skip
 WINDOW = {"WindowCenter": 128, "WindowWidth": 256}
 
 
@@ -203,10 +198,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts an engine in place that reads what it is told to."""
 
     def put(*texts: str, score: float = 0.99) -> None:
-        boxes = [
-            [[10.2, 20 + 40 * n], [90, 20 + 40 * n], [90, 41.5 + 40 * n], [10.2, 41 + 40 * n]]
-            for n in range(len(texts))
-        ]
+        corners = np.array([[10.2, 20], [90, 20], [90, 41.5], [10.2, 41]])
+        boxes = [corners + np.array([0, 40 * number]) for number in range(len(texts))]
         found = SimpleNamespace(
             boxes=np.array(boxes) if texts else None, txts=texts or None, scores=(score,) * len(texts) or None
         )
@@ -281,6 +274,45 @@ def test_real_ocr_reads_a_name_of_the_header(text: str) -> None:
     assert 10 <= left <= 30 and 10 <= top <= 30 and 120 <= right <= 400 and 35 <= bottom <= 60
 
 
+def test_a_large_picture_is_read_in_parts_that_cover_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def engine(picture: np.ndarray) -> SimpleNamespace:
+        """Finds every bright spot as a line of its size."""
+        assert max(picture.shape) <= 1024
+        seen.append(picture.shape[:2])
+        rows, columns = np.nonzero(picture[..., 0] > 200)
+        if not len(rows):
+            return SimpleNamespace(boxes=None, txts=None, scores=None)
+        left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+        corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
+        return SimpleNamespace(boxes=np.array([corners]), txts=("Quimby",), scores=(0.9,))
+
+    monkeypatch.setattr(ocr, "_engine", lambda: engine)
+    for top, left in ((0, 0), (2460, 1860), (1000, 900), (1290, 5)):
+        seen.clear()
+        picture = np.full((2500, 2000), 30, np.uint8)
+        picture[top : top + 40, left : left + 100] = 250
+        (line,) = find_text(picture)
+        wanted = (left, top, left + 100, top + 40)
+        assert all(abs(edge - right) <= 3 for edge, right in zip(line.box, wanted, strict=True))
+        # Parts without anything in them aren't read; the reduced picture always is.
+        assert seen[-1] == (1024, 819)
+        assert 2 <= len(seen) < 10
+
+
+@installed
+def test_real_ocr_finds_small_text_in_a_large_radiograph() -> None:
+    large = np.full((2500, 2000), 30, np.uint8)
+    line = written("QUIMBY ORSOLYA")[:60, :300]
+    large[2430:2490, 1650:1950] = line
+    header = picture(np.zeros((4, 4), np.uint8), PatientName="Quimby^Orsolya")
+    (found,) = find_text(large, known_values(header))
+    assert found.known == "NAME"
+    left, top, right, bottom = found.box
+    assert left >= 1650 and right <= 1950 and top >= 2430 and bottom <= 2490
+
+
 @installed
 def test_real_ocr_leaves_markers_and_shapes_alone() -> None:
     assert find_text(written("L")) == []
@@ -298,15 +330,6 @@ def test_real_ocr_keeps_back_a_radiograph_with_a_name(tmp_path: Path, capfd: pyt
     assert isinstance(found[1], Loaded)
     said = capfd.readouterr()
     assert said.out + said.err == ""
-
-
-@installed
-def test_real_ocr_sees_the_measures_in_real_ultrasound() -> None:
-    root = real_set("dicom")
-    found = review(root, ocr=True)
-    seen = [doubt for doubt in found.doubts if doubt.reason == "shows text"]
-    assert len(seen) == found.counts["shows text"]
-    assert all(doubt.boxes for doubt in seen)
 
 
 # --- review ------------------------------------------------------------------------------------------------

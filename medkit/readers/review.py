@@ -175,9 +175,9 @@ def _look(path: Path, record: str, screening: Screening, ocr: bool) -> Doubt | N
         about_it = f"can't be shown: {refused.reason}"
         return Doubt(record, kept_back.reason, kept_back.detail, "", about_it, releasable=False)
     assert isinstance(picture, np.ndarray)
-    size = f"{about.columns} x {about.rows} px" + (
-        f", the middle one of {about.frames} frames" if about.frames > 1 else ""
-    )
+    size = f"{about.columns} x {about.rows} px"
+    if about.frames > 1:
+        size += f", the middle one of {about.frames} frames"
     if kept_back is not None:
         return Doubt(record, kept_back.reason, kept_back.detail, _small(picture), size)
     return _doubt_of_text(record, picture, known_values(dataset), size)
