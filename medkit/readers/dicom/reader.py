@@ -16,6 +16,7 @@ from typing import Any
 
 from medkit.errors import DataError
 from medkit.privacy.ocr import Line
+from medkit.privacy.presidio import read_finder
 from medkit.privacy.profile import Mask
 from medkit.privacy.text import known_values
 from medkit.readers import Loaded, Merged, Record, Rejected, check_options, split_of
@@ -35,7 +36,7 @@ from medkit.readers.slices import SlicePlan, choose, choose_slices, montage, rea
 
 OPTIONS = (
     "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping",
-    "reports", "give", "masks", "ocr", "released", "licence",
+    "reports", "give", "presidio", "masks", "ocr", "released", "licence",
 )  # fmt: skip
 REPORT_FIELDS = ("accession", "study", "series", "name", "folder")
 LABELS = ("modality", "body_part", "view", "side")
@@ -164,6 +165,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
         seconds: Longest time for one compressed file (default 60).
         give: What is made of a record with a report: [caption] (default), [record] (facts alone, of which a teacher
             makes questions) or both.
+        presidio: true, or {model, language, least}: Presidio also looks through the reports.
         mapping: File that takes "record,file" lines, outside the data set; stays with the key's holder.
         masks: Regions that become black, by device: a list of {manufacturer, model, station, rows, columns, boxes}.
         ocr: "off" (default), "flag" (text in a picture is told in the ledger) or "quarantine" (it stays out).
@@ -227,6 +229,7 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
             REPORT_FIELDS,
             lambda path: names.name("file", path.relative_to(root).as_posix()),
             options.get("give", ["caption"]),
+            read_finder(options.get("presidio"), "reader dicom"),
         ),
     )
 

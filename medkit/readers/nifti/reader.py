@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from medkit.errors import DataError
+from medkit.privacy.presidio import read_finder
 from medkit.readers import Loaded, Merged, Record, Rejected, check_options, group_of, inside, split_of
 from medkit.readers.dicom.profiles import Profile, choose_profiles
 from medkit.readers.dicom.render import PERCENTILES, spread_over
@@ -22,7 +23,7 @@ from medkit.readers.reports import Reports
 from medkit.readers.slices import SlicePlan, choose, montage, read_plan, say, square
 
 OPTIONS = (
-    "profiles", "modality", "slices", "plane", "masks", "labels", "reports", "give", "unplaced",
+    "profiles", "modality", "slices", "plane", "masks", "labels", "reports", "give", "presidio", "unplaced",
     "group_pattern", "licence",
 )  # fmt: skip
 # The stored axes are turned to left, posterior, superior: (axis across slices, rows run against their axis).
@@ -114,6 +115,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
         labels: Mask value -> name; values that it lacks are left out. Without it every value is a label.
         reports: Pattern of a report below the root with {name} and {folder}: "reports/{name}.txt".
         give: What is made of a volume with a report: [caption] (default), [record] or both, as in reader figures.
+        presidio: true, or {model, language, least}, as in reader dicom.
         unplaced: Whether volumes without an orientation are read (false): their sides may be exchanged.
         group_pattern, licence: As in class_folders.
 
@@ -220,7 +222,9 @@ def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
         raise DataError(f"{root} holds no file; give the folder of the NIfTI files")
     names = _names(files, root)
     give = options.get("give", ["caption"])
-    reports = Reports("nifti", root, options.get("reports"), ("name", "folder"), names.__getitem__, give)
+    finder = read_finder(options.get("presidio"), "reader nifti")
+    fields = ("name", "folder")
+    reports = Reports("nifti", root, options.get("reports"), fields, names.__getitem__, give, finder)
     reading = _Reading(root, options, profile, modality, plan, plane, reports, names)
     reading.masks = _masks(files, root, options.get("masks"))
     return reading, files
