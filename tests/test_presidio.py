@@ -88,7 +88,9 @@ def test_what_it_finds_is_replaced_but_never_inside_a_mark(monkeypatch: pytest.M
 @installed
 def test_its_recognisers_find_numbers_that_no_label_names() -> None:
     text = "Card 4111 1111 1111 1111, paid from DE89370400440532013000, insured as 943 476 5919."
-    assert clean(text).text == "Card 4111 1111 1111 1111, paid from DE89370400440532013000, insured as [PHONE]."
+    assert (
+        clean(text).text == "Card 4111 1111 1111 1111, paid from DE89370400440532013000, insured as [PHONE]."
+    )
     cleaned = clean(text, None, Finder())
     assert cleaned.text == "Card [ID], paid from [ID], insured as [PHONE]."
     assert cleaned.found == {"ID": 2, "PHONE": 1}
