@@ -109,7 +109,25 @@ def benchmark_problems(card: Benchmark, folder: Path) -> list[Problem]:
         return [document.problem(("data", "reader"), message, did_you_mean(card.data.reader, READERS))]
     if not (card.data.path or card.data.env or card.data.hub):
         return [document.problem(("data",), "says nowhere to read from", "give path, env or hub")]
+    problems = _metric_problems(card, document)
+    if problems:
+        return problems
     return _read_fixture(card.data, card.fixture, folder, document)
+
+
+def _metric_problems(card: Benchmark, document: Document) -> list[Problem]:
+    from .evaluation.scoring.profiles import score_names
+
+    if not card.metrics:
+        return []
+    names = score_names(card.profile)
+    return [
+        document.problem(
+            ("metrics", place), f"the profile {card.profile} has no score {name}", did_you_mean(name, names)
+        )
+        for place, name in enumerate(card.metrics)
+        if name not in names
+    ]
 
 
 def _read_fixture(

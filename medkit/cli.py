@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from .cli_evaluation import compare_models, evaluate, judge, leaks, score
+from .cli_data import data_app
+from .cli_evaluation import compare_models, ensemble, evaluate, judge, leaks, score
+from .cli_exchange import exchange_app
 from .errors import MedkitError
 
 app = typer.Typer(
@@ -32,10 +34,8 @@ app = typer.Typer(
 )
 new_app = typer.Typer(no_args_is_help=True, help="Write a recipe, domain or benchmark that passes check.")
 app.add_typer(new_app, name="new")
-data_app = typer.Typer(
-    no_args_is_help=True, help="Look at data before it is used: what would identify someone."
-)
 app.add_typer(data_app, name="data")
+app.add_typer(exchange_app, name="exchange")
 
 
 DEFAULT_RECIPE = "phantom"
@@ -124,19 +124,36 @@ def check(
 
 
 @app.command("list")
-def list_shelf() -> None:
-    """List the recipes, domains, curricula, benchmarks and checkpoints that are found, and where."""
+def list_shelf(
+    kind: Annotated[
+        str, typer.Argument(help="recipes, domains, curricula, benchmarks or checkpoints; all else.")
+    ] = "",
+) -> None:
+    """List the recipes, domains, curricula, benchmarks and checkpoints that are found, and where.
+
+    \b
+    medkit list
+    medkit list benchmarks      # with questions, licence, published score and source of each
+    """
     from rich.console import Console
 
     from .cards.shelf import open_shelf
-    from .listing import shelf_table
+    from .listing import benchmark_table, shelf_table
 
-    Console().print(shelf_table(open_shelf()))
+    shelf = open_shelf()
+    Console().print(benchmark_table(shelf) if kind == "benchmarks" else shelf_table(shelf, kind))
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A run folder, for example runs/phantom.")]) -> None:
-    """Write a run's report again; reads the run folder only."""
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run folder (runs/phantom), or an evaluation's folder.")],
+) -> None:
+    """Write the report of a run again, or that of a single evaluation; reads the folder only.
+
+    \b
+    medkit report runs/phantom
+    medkit report scores/phantom
+    """
     from .report.build import write_report
 
     typer.echo(f"Report: {write_report(folder)}")
@@ -215,6 +232,7 @@ app.command()(judge)
 app.command()(score)
 app.command("compare")(compare_models)
 app.command()(leaks)
+app.command()(ensemble)
 
 
 @new_app.command("recipe")
@@ -263,106 +281,6 @@ def new_benchmark(
 
         table = csv.expanduser(), count_questions(csv)
     _written(write_benchmark(name, domain, Path.cwd(), table), "medkit check")
-
-
-@data_app.command("benchmark")
-def data_benchmark(
-    name: Annotated[str, typer.Argument(help="A benchmark with data of its own.")],
-    out: Annotated[Path, typer.Option("--out", help="The dataset folder to write.")],
-    data: Annotated[Path | None, typer.Option("--data", help="Its folder; else what its card says.")] = None,
-    part: Annotated[
-        str | None, typer.Option("--part", help="train, valid or test; else the one that is asked.")
-    ] = None,
-) -> None:
-    """Read a benchmark into a dataset folder, and say what differs from its card.
-
-    medkit data benchmark vqa-rad --data ~/vqa_rad --out rad-test
-    """
-    from .readers.benchmarks import write_benchmark
-
-    typer.echo(write_benchmark(name, out, str(data) if data else None, part))
-
-
-@data_app.command("card")
-def data_card(
-    folder: Annotated[Path, typer.Argument(help="A dataset folder: a run's 1-ingest or 2-teach.")],
-) -> None:
-    """Write a dataset folder's README.md: counts, licences, sources, what became of the inputs.
-
-    medkit data card runs/phantom/1-ingest
-    """
-    from .readers.dataset_card import write_card
-
-    typer.echo(f"Card: {write_card(folder)}")
-
-
-@data_app.command("audit")
-def data_audit(
-    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files, pictures and reports.")],
-    profile: Annotated[
-        str, typer.Option(help="basic, or research: shifted dates, sex and age may stay.")
-    ] = "basic",
-    out: Annotated[Path | None, typer.Option("--out", help="Also write the counts as JSON.")] = None,
-) -> None:
-    """Say what of a folder would identify someone: counts by attribute and reason, never a value.
-
-    medkit data audit ~/export
-    """
-    from .privacy.report import write_audit
-
-    typer.echo(write_audit(folder, profile, out))
-
-
-@data_app.command("review")
-def data_review(
-    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files and pictures.")],
-    out: Annotated[Path, typer.Option("--out", help="The page (.html), outside of the folder.")],
-    ocr: Annotated[
-        bool, typer.Option("--ocr", help="Also search every other picture for text (extra ocr).")
-    ] = False,
-    masks: Annotated[
-        Path | None, typer.Option("--masks", help="A YAML file of site masks, as in a domain card.")
-    ] = None,
-    most: Annotated[int, typer.Option("--most", min=1, help="How many pictures the page shows.")] = 300,
-) -> None:
-    """Write a page of the pictures that may show a name, for a person to look at and to release.
-
-    Needs the same MEDKIT_PATIENT_KEY as the ingest, so that the pseudonyms are the ledger's.
-
-    \b
-    medkit data review ~/export --out review.html
-    medkit data review ~/export --out review.html --ocr --masks site-masks.yaml
-    """
-    from .readers.review import write_review
-
-    typer.echo(write_review(folder, out, ocr, masks, most))
-
-
-@data_app.command("deidentify")
-def data_deidentify(
-    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files.")],
-    out: Annotated[Path, typer.Option("--out", help="A new folder for the files without identity.")],
-    key: Annotated[
-        Path, typer.Option("--key", help="File with the site's secret: openssl rand -hex 32 > key")
-    ],
-    profile: Annotated[
-        str, typer.Option(help="basic, or research: shifted dates, sex and age stay.")
-    ] = "basic",
-    mapping: Annotated[
-        Path | None,
-        typer.Option("--mapping", help="A folder for the key holder: old and new UIDs, patients."),
-    ] = None,
-    masks: Annotated[
-        Path | None, typer.Option("--masks", help="A YAML file of regions to blacken, by device.")
-    ] = None,
-) -> None:
-    """Write DICOM files without what identifies a person, under new names.
-
-    medkit data deidentify ~/export --out ~/clean --key ~/site.key
-    """
-    from .privacy.report import write_deidentified
-
-    typer.echo(write_deidentified(folder, out, key, profile, mapping, masks))
 
 
 def main() -> None:

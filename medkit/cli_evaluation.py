@@ -29,9 +29,11 @@ def evaluate(
     """Score a checkpoint or an endpoint on the questions of a dataset folder, outside of a run.
 
     A stopped evaluation goes on with the same command. A key is read from $MEDKIT_ENDPOINT_KEY only.
+    --set corruptions=noise,blur asks again with every picture made worse, at each of the card's severities.
 
     \b
     medkit evaluate runs/phantom/model --data runs/phantom/2-teach --out scores/phantom
+    medkit evaluate runs/phantom/model --data runs/phantom/2-teach --out scores/worse --set corruptions=noise,blur
     medkit evaluate --endpoint http://127.0.0.1:8000/v1 --model llava --data runs/phantom/2-teach --out scores/llava
     """
     from .evaluation.endpoint_card import read_endpoint
@@ -54,45 +56,77 @@ def judge(
     answers: Annotated[Path, typer.Argument(help="answers.jsonl of an evaluation, or its folder.")],
     out: Annotated[Path, typer.Option("--out", help="The folder of this judging.")],
     endpoint: Annotated[
-        str, typer.Option("--endpoint", help="Base URL of an OpenAI-compatible API, or a card.")
-    ],
-    name: Annotated[str | None, typer.Option("--model", help="The judge as the endpoint lists it.")] = None,
-    rubric: Annotated[
-        Path | None, typer.Option("--rubric", help="A rubric card; the shipped one else.")
+        str | None, typer.Option("--endpoint", help="Base URL of an OpenAI-compatible API, or a card.")
     ] = None,
+    name: Annotated[str | None, typer.Option("--model", help="The judge as the endpoint lists it.")] = None,
+    local: Annotated[
+        Path | None,
+        typer.Option(
+            "--judge-model",
+            "--replies",
+            help="In place of an endpoint: a checkpoint's folder, or a file of a judge's replies.",
+        ),
+    ] = None,
+    rubric: Annotated[
+        str, typer.Option("--rubric", help="marks, report_errors, green, or a card.")
+    ] = "marks",
     human: Annotated[
-        Path | None, typer.Option("--human", help="Human marks, 1 to 10: JSON Lines or CSV with id and mark.")
+        Path | None, typer.Option("--human", help="Human marks: JSON Lines or CSV with id and mark.")
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Ask again what ended without marks.")
+        bool, typer.Option("--retry-failed", help="Ask an endpoint again what ended without marks.")
     ] = False,
 ) -> None:
-    """Let a model mark stored answers against the references, in both orders.
+    """Let a model judge stored answers against the references, in both orders.
 
+    Rubric marks: 1 to 10 for each answer; report_errors: a report's errors by type; green: also what is right.
+
+    \b
     medkit judge scores/phantom --endpoint http://127.0.0.1:8000/v1 --model qwen --out judged/phantom
+    medkit judge reports.jsonl --rubric report_errors --judge-model ~/models/judge --out judged/reports
+    medkit judge reports.jsonl --rubric green --replies green.jsonl --out judged/green
     """
     from .evaluation.endpoint_card import read_endpoint
     from .evaluation.judge import judge_answers, summary_lines
+    from .evaluation.judge_sources import StoredReplies
 
-    found = judge_answers(
-        answers, read_endpoint(endpoint, name), out, rubric=rubric, human=human, retry_failed=retry_failed
-    )
+    if (endpoint is None) == (local is None):
+        raise MedkitError(
+            "name one judge: --endpoint URL --model NAME, --judge-model FOLDER, or --replies FILE"
+        )
+    if retry_failed and endpoint is None:
+        raise MedkitError("--retry-failed is for endpoints: this judge would say the same again")
+    if endpoint is not None:
+        asked = read_endpoint(endpoint, name)
+    else:
+        assert local is not None
+        asked = StoredReplies(local) if local.is_file() else local
+    found = judge_answers(answers, asked, out, rubric=rubric, human=human, retry_failed=retry_failed)
     for line in summary_lines(found):
         typer.echo(line)
     typer.echo(f"Marks: {out / 'judgements.jsonl'}")
     if not found["overall"]["count"]:
-        raise MedkitError("no answer has marks in both orders: there is no number")
+        raise MedkitError("no answer was judged in every order: there is no number")
 
 
 def score(
     answers: Annotated[
-        Path, typer.Argument(help="Stored answers (JSONL or JSON), or an evaluation's folder.")
+        Path, typer.Argument(help="Stored answers (JSONL, JSON, CSV), or an evaluation's folder.")
     ],
     profile: Annotated[
         str, typer.Option("--profile", help="Whose definitions; all for every one.")
     ] = "medkit",
     references: Annotated[
         Path | None, typer.Option("--references", help="Gold answers, where a tool keeps them apart.")
+    ] = None,
+    reports: Annotated[bool, typer.Option("--reports", help="Every answer is a report.")] = False,
+    annotations: Annotated[
+        list[Path] | None,
+        typer.Option("--annotations", help="CheXbert labels or RadGraph annotations of the replies, by id."),
+    ] = None,
+    reference_annotations: Annotated[
+        list[Path] | None,
+        typer.Option("--reference-annotations", help="The same of the references, where kept apart."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--json", help="Also write everything, definitions too.")
@@ -103,6 +137,7 @@ def score(
     \b
     medkit score runs/phantom/5-evaluate --profile all
     medkit score answers.jsonl --references test.json --profile llava_med_v1_batch
+    medkit score reports.jsonl --reports --annotations said.csv --reference-annotations gold.csv
     """
     import json
 
@@ -112,7 +147,14 @@ def score(
     from .store import write_atomically
     from .tables import score_table
 
-    found = score_file(answers, profile, references)
+    found = score_file(
+        answers,
+        profile,
+        references,
+        reports=reports,
+        annotations=annotations or [],
+        reference_annotations=reference_annotations or [],
+    )
     Console().print(score_table(found))
     if out is not None:
         write_atomically(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
@@ -174,3 +216,43 @@ def leaks(
     from .evaluation.leak_audit import write_audit
 
     typer.echo(write_audit(train, test, out))
+
+
+def ensemble(
+    first: Annotated[
+        Path, typer.Argument(help="Answers whose unreadable ones are replaced, or their folder.")
+    ],
+    second: Annotated[Path, typer.Argument(help="Answers that replace them, or their folder.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder of the joined answers.")],
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", help="A judge of what differs: base URL, or a card.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--model", help="The judge as the endpoint lists it.")] = None,
+    reading: Annotated[
+        str, typer.Option("--reading", help="How letters are read: scienceqa (the paper's) or medkit.")
+    ] = "scienceqa",
+) -> None:
+    """Join two files of answers to questions with choices: the complement, or with --endpoint a judge's verdict.
+
+    Alone it takes the first file's answers, and the second's where the first's can't be read. With a judge, it
+    asks where the two differ. Score the result with medkit score.
+
+    \b
+    medkit ensemble scores/gpt-4 scores/llava --out joined
+    medkit ensemble scores/gpt-4 scores/llava --out judged --endpoint http://127.0.0.1:8000/v1 --model qwen
+    """
+    from .evaluation.endpoint_card import read_endpoint
+    from .evaluation.ensemble import write_ensemble
+
+    judge = None if endpoint is None else read_endpoint(endpoint, name)
+    found = write_ensemble(first, second, out, endpoint=judge, reading=reading)
+    told = ", ".join(f"{source} {count}" for source, count in found["from"].items())
+    typer.echo(f"{found['kind']} of {found['questions']} answers, taken from: {told}")
+    unread = found["unread"]
+    typer.echo(
+        f"No letter could be read in {unread['first']} of the first and {unread['second']} of the second"
+    )
+    if found["judge"] and found["judge"]["failed"]:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in found["judge"]["failed"].items())
+        typer.echo(f"The judge failed, and the second's answer stands: {reasons}")
+    typer.echo(f"Answers: {out / 'answers.jsonl'}")

@@ -46,6 +46,15 @@ class Bar:
             )
 
 
+_hidden = False
+
+
+def hide_bars() -> None:
+    """Shows no bar in this process from now on: another one shows the work of all."""
+    global _hidden
+    _hidden = True
+
+
 @contextmanager
 def bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[Bar]:
     """Opens a progress bar.
@@ -57,6 +66,7 @@ def bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[Ba
         show: False on the other ranks of a distributed run.
     """
     console = Console(stderr=True)
+    show = show and not _hidden
     if not (show and console.is_terminal):
         hidden = Bar(title, total, done, None)
         if not show:

@@ -145,6 +145,17 @@ def score_table(found: dict[str, Any]) -> RenderableType:
                 )
                 table.add_row(name, *shown)
             for name, score in scores["corpus"].items():
-                table.add_row(name, f"{score['value']:.3f}", "", str(score["count"]))
+                known = score.get("low") is not None
+                interval = f"{score['low']:.3f} to {score['high']:.3f}" if known else ""
+                table.add_row(name, f"{score['value']:.3f}", interval, str(score["count"]))
         parts.append(table)
+        for labeller, counts in entry.get("annotated", {}).items():
+            line = f"{labeller}: {counts['scored']} reports have annotations of both sides"
+            if counts["missing"]:
+                shown = ", ".join(counts["examples"])
+                line += f"; {counts['missing']} have not and are in no number ({shown})"
+            parts.append(Text(line))
+    spare = found.get("annotations", {}).get("unused", 0)
+    if spare:
+        parts.append(Text(f"{spare} annotated ids belong to no answer with a reply", style="yellow"))
     return Group(*parts)

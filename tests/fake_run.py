@@ -240,8 +240,18 @@ def _evaluate(step: Path, model: str, rate: float, refs: list[str]) -> dict[str,
     (step / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     scores = {
         "model": model,
+        "decoding": {
+            "method": "greedy",
+            "precision": "fp32",
+            "device": "cpu",
+            "batch_size": 32,
+            "batch_check": {"asked_alone": 8, "same": 8},
+        },
         "benchmarks": {
-            "held-out": _scored(rate, len(rows), IMAGES // 3, 0.38 if model == "base" else 0.46, "same"),
+            "held-out": {
+                **_scored(rate, len(rows), IMAGES // 3, 0.38 if model == "base" else 0.46, "same"),
+                **_trusted(rate, len(rows)),
+            },
             "general-scenes": _scored(GENERAL[model], 400, 100, 0.4, "scenes"),
         },
     }
@@ -274,10 +284,62 @@ def _scored(rate: float, questions: int, images: int, control: float, domain: st
         "scorer": "answer", "definition": "Exact after normalisation against the references.",
         "accuracy": _around(rate), "by_scorer": scorers, "slices": {"kind": kinds, "answer_type": types},
         "controls": {
-            "blank": {**_around(control - 0.02), "survives": 0.44},
-            "shuffled": {**_around(control), "survives": 0.47},
+            "blank": {**_around(control - 0.02), "survives": 0.44, "gain_kept": -0.04},
+            "noise": {**_around(control - 0.01), "survives": 0.45, "gain_kept": -0.02},
+            "shuffled": {**_around(control), "survives": 0.47, "gain_kept": 0.0},
+            "text": {**_around(control + 0.05), "survives": 0.52, "gain_kept": 0.1},
         },
         "empty": 0, "truncated": 1, "unparsed": 0, "majority": 0.44,
+    }  # fmt: skip
+
+
+def _trusted(rate: float, questions: int) -> dict[str, Any]:
+    """What a full evaluation has beside accuracy: poor pictures, calibration, a profile, the data as read."""
+    worse = {}
+    for kind, fall in (("blur", 0.06), ("noise", 0.10), ("contrast", 0.03), ("jpeg", 0.01), ("window", 0.08)):
+        worse[kind] = {}
+        for severity in (1, 3, 5):
+            change = -min(fall * severity, rate - 0.3) if rate > 0.45 else -0.005 * severity
+            ends = {"low": change - 0.03, "high": change + 0.03}
+            worse[kind][str(severity)] = {
+                "count": questions,
+                **_around(rate + change),
+                "change": {"value": change, **ends},
+            }
+    bins = [
+        {
+            "low": place / 10, "high": (place + 1) / 10, "count": questions // 8,
+            "confidence": place / 10 + 0.06, "accuracy": min(1.0, (place / 10 + 0.05) * rate + 0.1),
+            "accuracy_low": max(0.0, (place / 10 - 0.05) * rate), "accuracy_high": min(1.0, place / 10 * rate + 0.3),
+        }
+        for place in range(2, 10)
+    ]  # fmt: skip
+    at = [
+        {"coverage": step / 20, "count": questions * step // 20, "accuracy": rate + (1 - rate) * (1 - step / 20) / 2,
+         "threshold": 1 - step / 20}
+        for step in range(1, 21)
+    ]  # fmt: skip
+    score = {
+        "count": questions, "empty": 0, "truncated": 1, "unparsed": 3, "would_be_random": 0, "refused": 0,
+        "failed": 0, "definition": "Its yes or no, read as a whole word.",
+    }  # fmt: skip
+    return {
+        "corruptions": worse,
+        "calibration": {"ece": 0.124, "mce": 0.2, "brier": 0.1, "confidence": rate + 0.05, "accuracy": rate,
+                        "count": questions, "bins": bins},
+        "selective": {"at": at, "area": rate + 0.03},
+        "profiles": {
+            "medkit": {
+                "version": 1, "title": "medkit: corrected definitions",
+                "scores": {"answer": {**_around(rate), **score}, "yes_no": {**_around(rate), **score, "count": 50}},
+                "corpus": {"pope_f1": {**_around(rate), "count": 50, "definition": "F1 of yes."},
+                           "cider": {"value": 1.234, "low": 1.1, "high": 1.4, "count": 50, "definition": "CIDEr."}},
+            }
+        },
+        "data": {
+            "part": "test", "found": {"questions": questions, "images": 20}, "expected": {"questions": 203},
+            "differs": [f"questions: {questions} found, 203 expected"], "revision": "abc1234",
+        },
     }  # fmt: skip
 
 

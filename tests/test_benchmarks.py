@@ -23,7 +23,7 @@ from medkit.plan import plan
 from medkit.readers import Record, Rejected
 from medkit.readers.benchmarks import differences, find_benchmark, read_benchmark
 from medkit.readers.questions import read
-from medkit.sample import Sample, text_of
+from medkit.sample import Sample, assistant_turn, text_of, user_turn
 from medkit.store import DatasetWriter, open_dataset
 
 EVALS = Path(__file__).resolve().parents[1] / "evals"
@@ -81,8 +81,7 @@ def test_choices_are_asked_with_letters_and_answered_by_text():
     assert isinstance(record, Record)
     assert record.messages is not None
     assert text_of(record.messages[0]) == (
-        "What shape is drawn?\nA. Circle\nB. Square\nC. Star\nD. Line\n"
-        "Answer with the option's letter from the given choices directly."
+        "Question: What shape is drawn?\nChoices: A:Circle B:Square C:Star D:Line\nThe Answer is:"
     )
     assert record.facts["question"] == {
         "kind": "choice", "answer_type": "choice", "choices": ["Circle", "Square", "Star", "Line"],
@@ -311,6 +310,66 @@ def test_the_official_split_of_the_real_vqa_rad_leaks_what_is_known(tmp_path):
     assert audit["images"] == len(shared) > 0
     assert audit["rows"] >= sum(row in set(asked["train"]) for row in asked["test"]) > 0
     assert audit["questions_about_them"] >= sum(r["image_name"] in names["train"] for r in rows["test"])
+
+
+def rows_of_two_languages(out: Path, language: str, rows: list[dict]) -> Path:
+    with DatasetWriter(out, name=out.name) as to:
+        for number, row in enumerate(rows):
+            asked = {"question": {"kind": row["content_type"], "references": [row["answer"]]}}
+            source = {
+                "split": "test", "kind": "question", "group": row["img_name"], "image_name": row["img_name"],
+                "language": language, "closed": row["answer_type"] == "CLOSED", "question": row["question"],
+            }  # fmt: skip
+            turns = [user_turn(row["question"]), assistant_turn(row["answer"])]
+            to.add(Sample(str(row.get("qid", number)), turns, [], asked, source))
+    return out
+
+
+def test_a_question_in_another_language_is_found_by_picture_kind_and_the_texts_that_stand_for_each_other(
+    tmp_path,
+):
+    def row(number, kind, question, answer, qid):
+        return {
+            "img_name": f"xmlab{number}/source.jpg", "content_type": kind, "answer_type": "OPEN", "question": question,
+            "answer": answer, "qid": qid,
+        }  # fmt: skip
+
+    english = [row(n, "Modality", "Which modality?", "CT", n) for n in range(4)]
+    english += [row(0, "Organ", "Which organ?", "liver", 10), row(1, "Organ", "Which organ?", "liver", 11)]
+    english += [row(9, "Organ", "Which organ?", "liver", 12)]
+    chinese = [row(n, "Modality", "成像方式是什么?", "CT", 100 + n) for n in range(3)]
+    chinese += [row(3, "Modality", "是CT吗?", "是", 103), row(0, "Organ", "主要器官是什么?", "肝", 10)]
+    chinese += [row(1, "Position", "在哪里?", "左", 111)]
+    test = open_dataset(rows_of_two_languages(tmp_path / "en", "en", english))
+    train = open_dataset(rows_of_two_languages(tmp_path / "zh", "zh", chinese))
+    found = audit_leaks(train, test)
+    # Pictures 0 to 3 are asked about in both; the organ of picture 1 is not, and that of 0 once only.
+    assert found["across_languages"] == {
+        "questions": 6, "same_kind": 5, "paired": 3, "same_id": 1,
+        "pairs": [["which modality", "成像方式是什么", 3]],
+    }  # fmt: skip
+    assert "6 questions are about a picture that train asks about in another" in "\n".join(told(found))
+    same = audit_leaks(test, test)["across_languages"]
+    assert same == {"questions": 0, "same_kind": 0, "paired": 0, "same_id": 0, "pairs": []}
+
+
+def test_the_languages_of_the_real_slake_share_pictures_and_questions(tmp_path):
+    root = real_set("slake_text")
+    rows = [row for found in splits_of(root, "questions_*.jsonl").values() for row in found]
+    own = {language: [row for row in rows if row["q_lang"] == language] for language in ("en", "zh")}
+    sides = {
+        language: open_dataset(rows_of_two_languages(tmp_path / language, language, found))
+        for language, found in own.items()
+    }
+    shared = {row["img_name"] for row in own["en"]} & {row["img_name"] for row in own["zh"]}
+    if len(shared) < 10:
+        pytest.skip("the part of SLAKE that is here has too few pictures in both languages")
+    found = audit_leaks(sides["zh"], sides["en"])["across_languages"]
+    assert found["questions"] == sum(row["img_name"] in shared for row in own["en"]) > 0
+    assert 0 < found["paired"] <= found["same_kind"] <= found["questions"]
+    assert found["same_id"] == 0  # SLAKE numbers its languages apart
+    mirrored = audit_leaks(sides["en"], sides["zh"])["across_languages"]
+    assert {(a, b) for a, b, _ in mirrored["pairs"]} == {(b, a) for a, b, _ in found["pairs"]}
 
 
 def test_the_real_slake_texts_pass_in_both_languages():

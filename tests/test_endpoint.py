@@ -106,6 +106,33 @@ def test_the_picture_that_is_sent_has_the_pixels_that_are_stored(data, tmp_path)
     assert (grey.size, grey.getcolors()) == ((24, 20), [(480, (128, 128, 128))])
 
 
+def test_an_endpoint_sees_each_control_as_a_checkpoint_does(data, tmp_path):
+    from medkit.evaluation.controls import noise_image
+    from medkit.evaluation.corruptions import Corruption, corrupted
+    from medkit.store import open_dataset
+
+    changed = {"controls": ["noise", "text"], "corruptions": ["blur"], "severities": [3]}
+    with serving(answer) as server:
+        benchmark = BENCHMARK.model_copy(update=changed)
+        scores = evaluate_alone(card(server.url, concurrency=1), [benchmark], data, tmp_path)
+    entry = scores["benchmarks"]["held-out"]
+    assert set(entry["controls"]) == {"noise", "text"} and list(entry["corruptions"]["blur"]) == ["3"]
+    assert len(server.asked) == 18 * 4
+    rows = {control: next(row for row in rows_of(tmp_path) if row["control"] == control)
+            for control in ("none", "noise", "text", "blur:3")}  # fmt: skip
+    ref = rows["none"]["image"]
+    sent: dict[str, Image.Image] = {}
+    for control, place in (("noise", 18), ("blur:3", 54)):
+        url = server.asked[place]["messages"][0]["content"][0]["image_url"]["url"]
+        sent[control] = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
+    picture = open_dataset(data).image(ref)
+    assert sent["noise"].tobytes() == noise_image(picture.size, ref).tobytes()
+    assert sent["blur:3"].tobytes() == corrupted(picture, Corruption("blur", 3), ref).tobytes()
+    assert isinstance(server.asked[36]["messages"][0]["content"], str)
+    # what was sent can be told from the prompt, so that a reply to another picture never counts
+    assert len({row["prompt"] for row in rows.values()}) == 4 and f"{ref} blur:3" in rows["blur:3"]["prompt"]
+
+
 def test_only_size_changes_a_picture():
     buffer = io.BytesIO()
     Image.new("RGB", (40, 20), (9, 8, 7)).save(buffer, format="JPEG")
@@ -345,8 +372,9 @@ def test_a_checkpoint_folder_is_scored_the_same_way_and_checked_alone(data, tmp_
 
     real = generate._answer
 
-    def depends_on_the_batch(model, processor, texts, *rest):
-        return [(f"{text} {len(texts) > 1}", cut) for text, cut in real(model, processor, texts, *rest)]
+    def depends_on_the_batch(model, processor, inputs, config):
+        many = len(inputs["input_ids"]) > 1
+        return [(f"{text} {many}", *rest) for text, *rest in real(model, processor, inputs, config)]
 
     monkeypatch.setattr(generate, "_answer", depends_on_the_batch)
     with pytest.raises(ModelError, match="8 of 8 answers are others in a batch of 32 than alone"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 from tiny_evaluation import build_model, write_dataset
 
@@ -89,7 +90,7 @@ def test_rows_say_what_was_asked_and_shown(folders, tmp_path):
 def test_a_second_call_asks_nothing_and_gives_the_same_answers(folders, tmp_path, monkeypatch):
     _, rows, scores = _run(folders, tmp_path)
     assert not (tmp_path / PARTIAL).exists()
-    names = ("benchmark", "control", "id", "prompt", "answer", "truncated", "latency_s")
+    names = ("benchmark", "control", "id", "prompt", "answer", "truncated", "confidence", "latency_s")
     kept = [{name: row[name] for name in names} for row in rows]
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / PARTIAL).write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
@@ -175,3 +176,127 @@ def test_a_headline_scorer_that_does_not_apply_gives_way():
     assert answer_row(question, ["i"], reply | {"answer": "dark red"}, "f1")["correct"] == pytest.approx(
         2 / 3
     )
+
+
+def test_noise_text_and_corruptions_are_asked_beside(folders, tmp_path):
+    card = CARD | {"controls": ["noise", "text"], "corruptions": ["window", "blur"], "severities": [5, 1]}
+    _, rows, scores = _run(folders, tmp_path, benchmarks=[card])
+    counts = Counter(row["control"] for row in rows)
+    worse = ("window:1", "window:5", "blur:1", "blur:5")
+    assert counts == dict.fromkeys(("none", "noise", "text", *worse), 18)
+    for row in rows:
+        assert ("<image>" in row["prompt"]) == (row["control"] != "text")
+        assert len(row["image"]) == 64 and "shown" not in row
+    answers = {control: [row["answer"] for row in rows if row["control"] == control] for control in counts}
+    assert answers["noise"] != answers["none"] and answers["blur:5"] != answers["none"]
+    entry = scores["benchmarks"]["held-out"]
+    assert set(entry["controls"]) == {"noise", "text"}
+    assert {kind: list(levels) for kind, levels in entry["corruptions"].items()} == {
+        "blur": ["1", "5"],
+        "window": ["1", "5"],
+    }
+    for levels in entry["corruptions"].values():
+        for found in levels.values():
+            change = found["value"] - entry["accuracy"]["value"]
+            assert found["count"] == 18 and found["change"]["value"] == pytest.approx(change, abs=1e-5)
+            assert found["low"] <= found["value"] <= found["high"]
+
+
+def test_the_share_of_the_gain_that_a_control_keeps():
+    rows = [
+        _row(number, "none", "yes" if number % 2 else "no", "yes" if number % 2 else "no")
+        for number in range(8)
+    ]
+    rows += [_row(number, "text", "yes", "yes" if number % 2 else "no") for number in range(8)]
+    rows += [_row(number, "noise", "yes" if number % 2 or not number else "no", "yes" if number % 2 else "no")
+             for number in range(8)]  # fmt: skip
+    found = summarise(rows, "answer")
+    assert found["majority"] == 0.5 and found["accuracy"]["value"] == 1.0
+    assert (found["controls"]["text"]["survives"], found["controls"]["text"]["gain_kept"]) == (0.5, 0.0)
+    assert (found["controls"]["noise"]["survives"], found["controls"]["noise"]["gain_kept"]) == (0.875, 0.75)
+    blind = [row | {"correct": 0} for row in rows if row["control"] == "none"]
+    assert "gain_kept" not in summarise(blind + rows[8:], "answer")["controls"]["text"]
+
+
+def test_confidence_gives_calibration_and_selective_accuracy():
+    rows = [_row(number, "none", "yes", "yes" if number < 6 else "no") for number in range(10)]
+    assert "calibration" not in summarise(rows, "answer")
+    sure = [0.95] * 5 + [0.55] * 5
+    told = [row | {"confidence": value} for row, value in zip(rows, sure, strict=True)]
+    told.append(_row(10, "none", "yes", "yes"))  # a reply without one counts in the accuracy only
+    found = summarise(told, "answer")
+    assert found["calibration"]["count"] == 10 and found["count"] == 11
+    # five of five right at .95, one of five at .55: (.05 + .35) / 2
+    assert found["calibration"]["ece"] == pytest.approx(0.2, abs=1e-6)
+    assert [(one["count"], one["accuracy"]) for one in found["calibration"]["bins"]] == [(5, 0.2), (5, 1.0)]
+    at = {one["coverage"]: one["accuracy"] for one in found["selective"]["at"]}
+    assert len(at) == 20 and at[0.5] == 1.0 and at[1.0] == 0.6
+
+
+def test_the_reply_s_confidence_is_kept_in_the_row():
+    question = Question("b", "none", "q", "g", "k", "open", [user_turn("?", 1)], ["i"], ["red"])
+    reply = {"prompt": "?", "answer": "red", "truncated": False, "latency_s": 0.1}
+    assert "confidence" not in answer_row(question, ["i"], reply | {"confidence": None}, "answer")
+    assert answer_row(question, ["i"], reply | {"confidence": 0.25}, "answer")["confidence"] == 0.25
+
+
+def test_slices_by_what_is_known_of_the_image_and_by_length(tmp_path):
+    with DatasetWriter(tmp_path / "records", "r") as records:
+        refs = [records.add_image(np.full((8, 8, 3), 40 * shade, dtype=np.uint8)) for shade in range(3)]
+        for number, (ref, facts) in enumerate(
+            zip(
+                refs,
+                ({"modality": "CT", "labels": {"organ": "Lung"}}, {"labels": {"body_part": "HEAD"}}, {}),
+                strict=True,
+            )
+        ):
+            source = {
+                "dataset": "r",
+                "record": str(number),
+                "licence": "MIT",
+                "group": f"g{number}",
+                "split": "test",
+            }
+            records.add(Sample(f"r{number}", [], [ref], facts, source | {"kind": "record"}))
+    with DatasetWriter(tmp_path / "asked", "a", images_from=[tmp_path / "records"]) as asked:
+        for number, ref in enumerate(refs):
+            gold = ["left", "left lower lobe", "a b c d e"][number]
+            facts = {"question": {"kind": "k", "answer_type": "open", "references": [gold]}}
+            source = {
+                "dataset": "a",
+                "record": str(number),
+                "licence": "MIT",
+                "group": f"g{number}",
+                "split": "test",
+            }
+            asked.add(Sample(f"q{number}", [user_turn("?", 1)], [ref], facts, source | {"kind": "question"}))
+    questions = read_questions(open_dataset(tmp_path / "asked"), "b")
+    assert [question.slices for question in questions] == [
+        {"modality": "ct", "organ": "lung"},
+        {"organ": "head"},
+        {},
+    ]
+    reply = {"prompt": "?", "answer": "left", "truncated": False, "latency_s": 0.1}
+    slices = summarise([answer_row(one, one.images, reply, "answer") for one in questions], "answer")[
+        "slices"
+    ]
+    assert {name: list(part) for name, part in slices.items()} == {
+        "kind": ["k"],
+        "answer_type": ["open"],
+        "modality": ["ct", "not stated"],
+        "organ": ["head", "lung", "not stated"],
+        "answer_length": ["1 word", "2 to 4 words", "5 words or more"],
+    }
+
+
+def test_the_command_line_sets_lists_with_and_without_brackets():
+    from medkit.errors import MedkitError
+    from medkit.evaluation.standalone import find_benchmarks
+
+    for given in ("corruptions=noise,blur", "corruptions=[noise, blur]"):
+        [card] = find_benchmarks(["held-out"], [given, "severities=1,5", "controls=text"])
+        assert (card.corruptions, card.severities, card.controls) == (["noise", "blur"], [1, 5], ["text"])
+    with pytest.raises(MedkitError, match=r"--set corruptions\.0: Input should be 'noise', 'blur'"):
+        find_benchmarks(["held-out"], ["corruptions=fog"])
+    with pytest.raises(MedkitError, match=r"--set severities\.0: Input should be less than or equal to 5"):
+        find_benchmarks(["held-out"], ["severities=[7]"])

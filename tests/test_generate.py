@@ -109,7 +109,7 @@ def test_reading_a_prefix_once_changes_no_answer(bench, tmp_path, monkeypatch):
         shared = _said(bench.answers(tmp_path / "shared", batch_size=18))
         seen = sum(rows)
         rows.clear()
-        monkeypatch.setattr("medkit.evaluation.generate._shares_prefixes", lambda _: False)
+        monkeypatch.setattr("medkit.evaluation.generate.shares_prefixes", lambda _: False)
         assert _said(bench.answers(tmp_path / "whole", batch_size=18)) == shared
     finally:
         hook.remove()

@@ -11,7 +11,8 @@ from fake_endpoint import completion, serving
 from test_endpoint import FAILING, _no_key, card  # noqa: F401  (a fixture that applies itself)
 
 from medkit.errors import CardError, DataError, MedkitError
-from medkit.evaluation.judge import aggregate, judge_answers, parse_marks, summary_lines
+from medkit.evaluation.judge import judge_answers, summary_lines
+from medkit.evaluation.judge_marks import aggregate, parse_marks
 
 pytest.importorskip(
     "openai", reason="an endpoint needs the openai package: pip install 'medkit-lmm[endpoint]'"

@@ -20,8 +20,9 @@ FLOORS = (
     ("cards", "store", "privacy"),
     ("readers", "scaffold", "listing", "plan"),
     ("teacher", "models", "state"),
-    ("training", "evaluation", "report", "tables", "provenance", "check"),
-    ("run", "cli_evaluation"),
+    ("training", "evaluation", "report", "tables", "provenance"),
+    ("check", "exchange"),
+    ("run", "cli_data", "cli_evaluation", "cli_exchange"),
     ("cli",),
     ("__main__",),
 )
@@ -41,9 +42,13 @@ HEAVY = {
     "torchvision",
     "flash_attn",
     "deepspeed",
+    "lmms_eval",
 }
-HEAVY_AT_TOP = re.compile(r"medkit\.(models|training)\..+|medkit\.evaluation\.generate")
-NEVER_AT_TOP = {"datasets", "monai", "openai", "pandas", "sklearn"}
+HEAVY_AT_TOP = re.compile(
+    r"medkit\.(models|training)\..+|medkit\.evaluation\.(generate|likelihood|prefixes)"
+    r"|medkit\.exchange\.(answering|lmms_models)"
+)
+NEVER_AT_TOP = {"datasets", "monai", "openpyxl", "openai", "pandas", "sklearn"}
 
 MOST_LINES = 400
 MOST_PARAMETERS = 8

@@ -128,8 +128,31 @@ def test_runs_that_differ_in_the_seed_only_are_told(tmp_path):
     assert (family["models"], family["seeds"]) == (["0", "1", "2"], [0, 1, 2])
     assert family["mean"]["value"] == pytest.approx(101 / 120, abs=1e-6)
     assert "held-out: one recipe, several seeds" in titles(found)
+    assert family["values"] == pytest.approx([100 / 120, 101 / 120, 102 / 120], abs=1e-6)
+    assert family["deviation"] == pytest.approx(1 / 120, abs=1e-6)
+    text = plain(render_leaderboard(found))
+    assert "0, 1 and 2 0, 1 and 2 84.2\u00a0%" in text.replace(" %", "\u00a0%") and "0.8 83.3–85.0" in text
+    assert "single runs 83.3 to 85.0" in text
+    named = [run(tmp_path / f"n{seed}", range(100), seed, name=f"x-{seed}") for seed in (0, 1)]
+    assert board(*named)["benchmarks"]["held-out"]["repeats"][0]["deviation"] == 0
     other = board(paths[0], run(tmp_path / "other", range(90), 5, epochs=3))
     assert other["benchmarks"]["held-out"]["repeats"] == []
+
+
+def test_samples_seen_are_those_of_all_stages_since_the_base(tmp_path):
+    folder = run(tmp_path / "a", range(100))
+    [source] = [one for one in read_sources([folder]) if one.model == "instruct"]
+    assert source.samples_seen == 500  # the comparison knows the stage by itself
+    for name, start, samples in (
+        ("5-see", "base", 70),
+        ("6-align", "see", 100),
+        ("7-instruct", "align", 500),
+    ):
+        (folder / name).mkdir()
+        summary = {"settings": {"start": start}, "result": {"samples_seen": samples}}
+        (folder / name / "summary.json").write_text(json.dumps(summary))
+    [source] = [one for one in read_sources([folder]) if one.model == "instruct"]
+    assert source.samples_seen == 670
 
 
 def test_what_differs_is_told(tmp_path):

@@ -30,8 +30,8 @@ def _picture(path: Path, size: tuple[int, int] = (20, 10)) -> Path:
 
 def test_every_named_reader_can_be_loaded():
     assert sorted(READERS) == [
-        "arrays", "boxes", "class_folders", "dicom", "drawn", "figures", "llava_json", "nifti", "questions", "table",
-        "vqa_rad",
+        "arrays", "boxes", "chest_reports", "class_folders", "dicom", "drawn", "figures", "llava_json", "nifti",
+        "questions", "table", "vqa_rad",
     ]  # fmt: skip
     assert all(callable(get_reader(name)) for name in READERS)
     with pytest.raises(DataError, match=r"there is no reader 'boxs' \(did you mean 'boxes'\?\)"):

@@ -70,7 +70,9 @@ def test_what_to_distrust(report):
     assert "1 truncated of 200 answers" in text
     assert (
         "Checked held-out: the image is used Accuracy is 93.0 % with the right image, 44.0 % with a blank "
-        "image (44.0 % of the right answers survive) and 46.0 % with another question's image"
+        "image (44.0 % of the right answers survive), 45.0 % with noise in place of the image (45.0 % of the "
+        "right answers survive), 46.0 % with another question's image (47.0 % of the right answers survive) and "
+        "51.0 % with no image at all"
     ) in text
 
 
@@ -88,6 +90,124 @@ def test_wording_has_one_source_unless_the_set_has_questions_of_its_own(report, 
 def test_a_control_that_survives_is_a_caution(tmp_path):
     page = plain(write_report(make_run(tmp_path / "fake", rates={"instruct": 0.50})).read_text())
     assert "Caution held-out: the image hardly matters Accuracy is 50.0 % with the right image" in page
+
+
+def test_controls_tell_the_share_of_the_gain_that_is_kept(report):
+    text = plain(report)
+    controls = text[text.index("Does it look at the image?") :]
+    assert "instruct, blank image 44.0 % 41.0–47.0 44.0 % −4.0 % instruct, noise as image" in controls
+    assert "instruct, no image 51.0 % 48.0–54.0 52.0 % 10.0 %" in controls
+    assert (
+        "Note held-out: questions that answer themselves Without any image 51.0 % are right, and the most "
+        "frequent answer gives 44.0 %"
+    ) in text
+
+
+def test_poor_pictures_have_a_table_and_a_drawing_with_intervals(report):
+    text = plain(report)
+    assert "blurred 3 39.5 % 36.5–42.5 −1.5 −4.5 to +1.5 75.0 % 72.0–78.0 −18.0 −21.0 to −15.0" in text
+    assert "JPEG, strongly compressed 1" in text and "Checked held-out: poorer pictures cost what" in text
+    label = (
+        "severity: base 41.0\u00a0% at none, 40.5\u00a0% at 1, 39.5\u00a0% at 3, 38.5\u00a0% at 5; instruct"
+    )
+    assert f'aria-label="{label} 93.0\u00a0% at none, 87.0\u00a0% at 1' in report
+    drawn = report[
+        report.index(label) : report.index("</svg>", report.index("</svg>", report.index(label)) + 6)
+    ]
+    assert drawn.count('<circle class="dot final"') == 4 == drawn.count('<line class="whisker final"')
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity", "change", "told"),
+    [
+        ("blur", "1", -0.2, "Caution held-out: slightly poorer pictures cost much Accuracy falls by more than 10 "
+         "points with pictures blurred at severity 1 (−20.0 points)."),
+        ("window", "5", 0.0, "Note held-out: very poor pictures cost nothing No fall is shown with pictures grey "
+         "window set wrongly at severity 5: are the details looked at?"),
+    ],
+)  # fmt: skip
+def test_what_poor_pictures_say(tmp_path, kind, severity, change, told):
+    run, path, scores = _changed(tmp_path)
+    entry = scores["benchmarks"]["held-out"]["corruptions"][kind][severity]
+    entry["change"] = {"value": change, "low": change - 0.02, "high": change + 0.02}
+    path.write_text(json.dumps(scores))
+    assert told in plain(write_report(run).read_text())
+
+
+def _changed(tmp_path):
+    run = make_run(tmp_path / "fake")
+    path = next(run.glob("*-evaluate-instruct/scores.json"))
+    return run, path, json.loads(path.read_text())
+
+
+def test_certainty_is_drawn_and_judged(report, tmp_path):
+    text = plain(report)
+    assert "instruct 200 98.0 % 93.0 % 12.4 94.8 % 95.8 % 96.0 %" in text
+    assert "Note held-out: the model is too sure of itself It is sure of its answers to 98.0 %" in text
+    assert report.count("how sure the model was: base 20.2") == 1
+    assert report.count("share of questions answered, the surest first: base") == 1
+    run, path, scores = _changed(tmp_path)
+    scores["benchmarks"]["held-out"]["calibration"]["ece"] = 0.02
+    path.write_text(json.dumps(scores))
+    assert "Checked held-out: confidence means what it says" in plain(write_report(run).read_text())
+
+
+def test_every_score_of_a_profile_stands_with_its_counts(report):
+    text = plain(report)
+    assert "held-out · medkit: corrected definitions, version 1" in text
+    assert (
+        "yes/no Its yes or no, read as a whole word. 50 41.0 % 38.0–44.0 93.0 % 90.0–96.0 3 unparsed, 1 truncated"
+        in text
+    )
+    assert "pope f1 F1 of yes. 50 41.0 % 38.0–44.0 93.0 % 90.0–96.0 –" in text
+    assert "cider CIDEr. 50 1.23 1.1–1.4 1.23 1.1–1.4" in text
+
+
+def test_how_it_was_asked_is_told(report, tmp_path):
+    text = plain(report)
+    assert (
+        "Counts found questions 200, images 20 Counts expected questions 203 Differs questions: 200 found"
+        in text
+    )
+    assert (
+        "method greedy; precision fp32; device cpu; batch size 32; 8 of 8 answers asked alone are the same"
+        in text
+    )
+    assert "Caution held-out: the data differ from what is published" in text
+    run, path, scores = _changed(tmp_path)
+    scores["decoding"] = {"method": "greedy", "endpoint": "http://127.0.0.1:1/v1", "served_by": ["m-1"], "tries": 7,
+                          "failed": {"timed out": 3}, "batch_check": {"asked_alone": 8, "same": 7}}  # fmt: skip
+    entry = scores["benchmarks"]["held-out"]
+    entry |= {
+        "failed": 3,
+        "bounds": {"low": 0.9, "high": 0.95},
+        "answering": "likelihood",
+        "by_likelihood": 50,
+    }
+    path.write_text(json.dumps(scores))
+    text = plain(write_report(run).read_text())
+    assert "Decoding, instruct method greedy; endpoint http://127.0.0.1:1/v1; served by m-1; tries 7" in text
+    assert "failed: timed out 3" in text and "Decoding, base, align and instruct-no-replay" in text
+    assert (
+        "Caution held-out: questions without a reply 3 questions got no reply and enter no number; had all of"
+        in text
+    )
+    assert "Note instruct: answers depend on the batch 1 of 8 answers are others when asked alone" in text
+
+
+def test_budgets_stand_beside_accuracy_with_all_stages_added_up(report, tmp_path):
+    text = plain(report)
+    assert (
+        "What each model saw since the base, its stages added up, beside its accuracy on held-out: the budgets differ"
+        in text
+    )
+    assert "base – 0 0 0 0.0 s 41.0 % 38.0–44.0" in text
+    assert "align align 200 3,200 50 % of the most 41,234 1 min 35 s 55.0 % 52.0–58.0" in text
+    assert "instruct align → instruct 400 6,400 82,468 3 min 10 s 93.0 % 90.0–96.0" in text
+    assert "Note Models of unequal budgets Samples seen since the base: align 3,200, instruct 6,400" in text
+    two = tuple(step for step in ALL if step not in ("evaluate-align",))
+    page = plain(write_report(make_run(tmp_path / "fake", steps=two)).read_text())
+    assert "Models of unequal budgets" not in page and "of the most" not in page
 
 
 def test_benchmarks_by_model_and_forgetting_with_and_without_replay(report):
@@ -147,7 +267,7 @@ def test_cards_ledger_and_commands(report):
     assert "vision 0, projector 73,920, language 1,500,000" in text
     assert "pip install medkit-lmm==0.1.0 medkit run recipes/fake.yaml --set instruct.epochs=2" in text
     assert "torch 2.13.0" in text and "base: tiny-general" in text
-    assert "instruct 3,200 41,234 20 % 1 min 35 s" in text
+    assert "instruct 200 3,200 41,234 20 % 1 min 35 s" in text
 
 
 def test_text_of_the_run_is_escaped_and_no_script_runs(report):
@@ -166,9 +286,16 @@ def test_hostile_names_are_escaped_in_charts(tmp_path):
         "majority": 0.2,
     }
     scores["benchmarks"]["held-out"]["controls"]['"><script>c'] = {"value": 0.5, "low": 0.4, "high": 0.6}
+    entry = scores["benchmarks"]["held-out"]
+    entry["corruptions"]['"><script>d'] = {"1": {"value": 0.5}, "x": {"value": 0.4}}
+    entry["profiles"]['"><script>p'] = entry["profiles"]["medkit"] | {"title": '"><script>p'}
+    entry["calibration"]["bins"] = [None, {"confidence": "x", "accuracy": 1}]
+    entry["data"]["differs"] = ['"><script>e']
+    scores["decoding"]['"><script>f'] = '"><script>g'
     (folder / "scores.json").write_text(json.dumps(scores))
     page = write_report(run).read_text()
-    assert "<script" not in page and "&lt;script&gt;k" in page and "&lt;script&gt;c" in page
+    assert "<script" not in page
+    assert all(f"&lt;script&gt;{letter}" in page for letter in "kcdpefg")
 
 
 def test_nothing_is_loaded_from_outside_and_the_file_is_small(report):
@@ -222,6 +349,33 @@ def test_broken_files_are_named_not_fatal(tmp_path):
     assert "compare/comparisons.json can't be read as JSON: differences and p-values can't be shown." in page
     assert "instruct/log.jsonl: 1 unreadable line left out." in page
     assert "no gain is claimed" in page
+
+
+def test_a_single_evaluation_has_a_report_of_its_own(tmp_path):
+    folder = next(make_run(tmp_path / "fake").glob("*-evaluate-instruct"))
+    page = write_report(folder)
+    assert page == folder / "report.html"
+    text = plain(page.read_text())
+    assert (
+        "On 200 held-out questions about 20 images, instruct answers 93.0 % (95 % interval 90.0–96.0) correctly."
+    ) in text
+    assert "blurred 3 75.0 % 72.0–78.0 −18.0 −21.0 to −15.0" in text
+    assert "position 50 90.0 % 85.0–95.0 35.0 %" in text
+    for absent in (
+        "adaptation",
+        "Adapted",
+        "not complete",
+        "Ledger",
+        "Model card",
+        "Against base",
+        "Won / lost",
+    ):
+        assert absent not in text, absent
+    base = plain(write_report(next((tmp_path / "fake").glob("*-evaluate-base"))).read_text())
+    assert "base model answers 41.0 %" in base and "position 50 38.0 % 33.0–43.0" in base
+    assert "Written by medkit" in text and page.read_text().count("<section") == page.read_text().count(
+        "</section"
+    )
 
 
 def test_a_missing_folder_is_an_error_with_the_way_out(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -200,6 +201,18 @@ def test_a_json_list_and_vqa_answers_and_nothing_said(tmp_path: Path) -> None:
     assert (item.answer, item.references) == ("", ("no", "none"))
 
 
+def test_a_csv_of_answers(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        '\ufeffid,prediction,gt,image\n1,"left, lower",left lower,x\n2,no,yes,x\n', encoding="utf-8"
+    )
+    items = answer_files.read_items(path)["a"]
+    assert [(item.answer, item.gold, item.group) for item in items] == [
+        ("left, lower", "left lower", "x"),
+        ("no", "yes", "x"),
+    ]
+
+
 def test_closed_is_an_annotation_and_yes_no_a_property_of_the_gold(tmp_path: Path) -> None:
     rows = [
         {"id": 1, "pred": "CT", "gt": "CT", "answer_type": "CLOSED"},
@@ -310,6 +323,20 @@ def test_reports_have_corpus_scores() -> None:
     assert numbers["bleu_1"]["value"] == pytest.approx(1.0, abs=1e-6)
     assert numbers["rouge_l"]["value"] == pytest.approx(1.0)
     assert "answer" not in score_items([item], PROFILES["medkit"])["scores"]
+
+
+def test_corpus_scores_of_reports_have_intervals_over_groups() -> None:
+    golds = ["clear lungs"] * 6 + ["large heart"] * 6
+    items = [Item("clear lungs", (gold,), "report", group=f"g{n // 3}") for n, gold in enumerate(golds)]
+    # R2Gen ends each report with a full stop, which counts as a word.
+    for profile, bleu in (("medkit", 1 / 2), ("official", 2 / 3), ("vlmevalkit", 1 / 2)):
+        numbers = score_items(items, PROFILES[profile])["corpus"]
+        assert numbers["bleu_1"]["value"] == pytest.approx(bleu, abs=1e-6)
+        assert numbers["bleu_1"]["low"] < numbers["bleu_1"]["value"] < numbers["bleu_1"]["high"]
+        assert numbers["cider"]["low"] < numbers["cider"]["value"] < numbers["cider"]["high"]
+    alone = score_items([replace(item, group="g") for item in items], PROFILES["official"])["corpus"]
+    assert (alone["bleu_1"]["low"], alone["bleu_1"]["high"]) == (None, None)
+    assert "low" not in score_items([NORMAL], PROFILES["official"])["corpus"]["pope_f1"]
 
 
 def test_bleu_of_a_corpus_is_not_the_mean_of_its_sentences() -> None:

@@ -8,6 +8,7 @@ from scipy import stats
 
 from medkit.evaluation.statistics import (
     answer_confidence,
+    bootstrap_interval,
     calibration,
     design_effect,
     detectable,
@@ -19,6 +20,7 @@ from medkit.evaluation.statistics import (
     questions_needed,
     repeats,
     selective_accuracy,
+    sums_interval,
 )
 
 
@@ -182,3 +184,26 @@ def test_equal_confidences_say_nothing_about_order():
         assert selective_accuracy([0.5] * 4, correct, [0.25])["at"][0]["accuracy"] == 0.5
     with pytest.raises(ValueError, match="coverage"):
         selective_accuracy([0.5], [1], [0.0])
+
+
+def test_the_interval_of_a_mean_written_as_sums_is_that_of_the_mean():
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(40), rng.integers(1, 6, 40)).tolist()
+    values = rng.random(len(groups)) + 0.3 * np.asarray(groups) / 40
+    rows = np.stack([values, np.ones(len(values))], axis=1)
+    found = sums_interval(rows, lambda sums: sums[:, 0] / sums[:, 1], groups, seed=1)
+    wanted = bootstrap_interval(values, groups, seed=2)
+    assert found is not None
+    assert found.value == pytest.approx(wanted.value, abs=1e-12)
+    assert found[1:] == pytest.approx(wanted[1:], abs=0.01)
+    assert found == sums_interval(rows, lambda sums: sums[:, 0] / sums[:, 1], groups, seed=1)
+
+
+def test_sums_of_one_group_or_without_spread_have_no_interval():
+    rows = np.ones((4, 2))
+    assert sums_interval(rows, lambda sums: sums[:, 0], ["a"] * 4) is None
+    assert sums_interval(rows, lambda sums: sums[:, 0] / sums[:, 1], list("abcd")) is None
+    with pytest.raises(ValueError, match="a group for each value, got 3 for 4"):
+        sums_interval(rows, lambda sums: sums[:, 0], list("abc"))
+    with pytest.raises(ValueError, match="at least one value"):
+        sums_interval(np.ones((0, 2)), lambda sums: sums[:, 0], [])

@@ -192,7 +192,15 @@ class BenchmarkData(Card):
 
 
 class Benchmark(Card):
-    """Questions with a headline scorer and controls."""
+    """Questions with a headline scorer and controls.
+
+    Attributes:
+        corruptions: The same questions again with pictures made worse, at each of ``severities`` (1 to 5).
+        answering: ``generate`` reads the greedy reply. ``likelihood`` takes the most probable candidate where a
+            question has options or is yes/no; ``likelihood_per_token`` divides by the candidate's length.
+        metrics: Names of the profile's scores that are published for this set.
+        notes: What else a reader of its numbers must know.
+    """
 
     name: Name
     title: Text
@@ -204,8 +212,13 @@ class Benchmark(Card):
     fixture: str | None = None
     scorer: Scorer = "answer"
     profile: ProfileName = "medkit"
+    metrics: list[Text] = []
+    notes: str = ""
     limit: Positive | None = None
-    controls: list[Literal["blank", "shuffled"]] = ["blank", "shuffled"]
+    controls: list[Literal["blank", "shuffled", "noise", "text"]] = ["blank", "shuffled"]
+    corruptions: list[Literal["noise", "blur", "contrast", "jpeg", "window"]] = []
+    severities: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Field(min_length=1)] = [1, 3, 5]
+    answering: Literal["generate", "likelihood", "likelihood_per_token"] = "generate"
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 16
 
 
@@ -234,7 +247,7 @@ class Hardware(Card):
 
     Attributes:
         threads: Of one process; ``auto`` takes $OMP_NUM_THREADS, else all cores.
-        processes: A stage is trained by so many processes of this machine, one a GPU.
+        processes: So many processes of this machine train a stage and answer questions, one a GPU.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"

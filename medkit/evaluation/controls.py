@@ -1,4 +1,4 @@
-"""Controls: what a model scores when it can't have seen the image. A model that looks falls under both."""
+"""Controls: what a model scores when it can't have seen the image. A model that looks falls under each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
+
+from medkit.evaluation.corruptions import corrupted, grid_of, random_of, read_corruption
 
 MID_GREY = (128, 128, 128)
 TRIES = 64
@@ -22,6 +24,46 @@ def blank_image(size: tuple[int, int], colour: tuple[int, int, int] = MID_GREY) 
         RGB image.
     """
     return Image.new("RGB", size, colour)
+
+
+def noise_image(size: tuple[int, int], ref: str) -> Image.Image:
+    """Gives noise in place of a real image: no content, yet far from one colour, and each picture its own.
+
+    Args:
+        size: Width and height of the real image, in pixels.
+        ref: Reference of the real image, from which the noise is drawn; equal references give equal noise.
+
+    Returns:
+        RGB image, every channel of every point uniform in 0..255. Points of images with a side above 336 px
+        are larger than a pixel, or else making the image smaller would leave plain grey.
+    """
+    width, height = grid_of(size)
+    drawn = random_of(ref, "noise image").integers(0, 256, (height, width, 3), dtype=np.uint8)  # [H, W, 3]
+    return Image.fromarray(drawn).resize(size, Image.Resampling.NEAREST)
+
+
+def changes_image(control: str) -> bool:
+    """Says whether a control shows something else in a picture's place, or the picture changed."""
+    return control in ("blank", "noise") or read_corruption(control) is not None
+
+
+def shown_image(
+    image: Image.Image, ref: str, control: str, colour: tuple[int, int, int] = MID_GREY
+) -> Image.Image:
+    """Gives what a question's picture looks like under a control.
+
+    Args:
+        image: RGB picture that the question's reference names (under ``shuffled`` already another one).
+        ref: Its reference.
+        control: ``none``, ``shuffled``, ``blank``, ``noise``, or a corruption (``blur:3``).
+        colour: RGB 0..255 of the blank image.
+    """
+    if control == "blank":
+        return blank_image(image.size, colour)
+    if control == "noise":
+        return noise_image(image.size, ref)
+    corruption = read_corruption(control)
+    return image if corruption is None else corrupted(image, corruption, ref)
 
 
 def shuffled_images(

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medkit.errors import DataError, ModelError
-from medkit.evaluation.controls import blank_image
+from medkit.evaluation.controls import blank_image, changes_image, shown_image
+from medkit.evaluation.corruptions import Corruption
 from medkit.evaluation.pope import pope_questions
 from medkit.evaluation.questions import Question, limited, read_questions, with_controls
 from medkit.evaluation.replies import Key
@@ -47,18 +48,36 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
         ModelError: The model can't be loaded, the endpoint can't be asked, or answers depend on the batch.
     """
     start = time.perf_counter()
-    name, seed = settings.get("name", "model"), settings.get("seed", 0)
+    name, seed, hardware = (
+        settings.get("name", "model"),
+        settings.get("seed", 0),
+        settings.get("hardware") or {},
+    )
     cards = settings["benchmarks"]
     asked: dict[str, list[Question]] = {}
     datasets: dict[str, Dataset] = {}
     for card in cards:
         asked[card["name"]], datasets[card["name"]] = _questions(card, inputs, seed)
     if settings.get("endpoint") is not None:
+        for card in cards:
+            if card.get("answering", "generate") != "generate":
+                raise ModelError(
+                    f"benchmark {card['name']}: answering {card['answering']} needs the probabilities of a model "
+                    f"folder, and an endpoint gives none; use --set answering=generate"
+                )
         from medkit.evaluation.remote import ask_questions
 
         replies, decoding = ask_questions(settings["endpoint"], cards, asked, datasets, out / PARTIAL)
     else:
-        replies, decoding = _answer_all(settings, cards, asked, datasets, _model_folder(inputs["model"]), out)
+        rest, processes = (cards, datasets, _model_folder(inputs["model"])), hardware.get("processes", 1)
+        if processes > 1:
+            from medkit.evaluation.replicas import answer_in_processes
+
+            replies, decoding = answer_in_processes(
+                _answer_all, processes, settings, asked, rest, out, PARTIAL
+            )
+        else:
+            replies, decoding = _answer_all(settings, asked, *rest, out)
     scores: dict[str, Any] = {"model": name, "decoding": decoding, "benchmarks": {}}
     lines: list[str] = []
     for card in cards:
@@ -69,11 +88,14 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
         ]
         lines += [json.dumps(row, ensure_ascii=False) for row in rows]
         about = {"title": card.get("title", card["name"]), "source": card.get("source", {})}
+        if card.get("answering", "generate") != "generate":
+            about["answering"] = card["answering"]
         if card.get("data"):
             about["data"] = _counts(datasets[card["name"]])
         scores["benchmarks"][card["name"]] = about | summarise(rows, scorer, seed)
         profile = card.get("profile", "medkit")
         scores["benchmarks"][card["name"]]["profiles"] = score_rows(rows, profile, seed)
+        scores["benchmarks"][card["name"]]["metrics"] = list(card.get("metrics", ()))
     write_atomically(out / "answers.jsonl", "".join(line + "\n" for line in lines))
     write_atomically(out / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False))
     if settings.get("endpoint") is not None:
@@ -108,7 +130,13 @@ def _questions(card: dict[str, Any], inputs: dict[str, Path], seed: int) -> tupl
         questions = limited(made, card.get("limit"))
     else:
         questions = read_questions(dataset, card["name"], split, card.get("limit"))
-    return with_controls(questions, card.get("controls", ("blank", "shuffled")), seed), dataset
+    corruptions = [
+        Corruption(kind, severity)
+        for kind in card.get("corruptions", ())
+        for severity in sorted(card.get("severities", ()))
+    ]
+    controls = card.get("controls", ("blank", "shuffled"))
+    return with_controls(questions, controls, seed, corruptions), dataset
 
 
 def _counts(dataset: Dataset) -> dict[str, Any]:
@@ -119,17 +147,15 @@ def _counts(dataset: Dataset) -> dict[str, Any]:
 
 def _answer_all(
     settings: dict[str, Any],
-    cards: Sequence[dict[str, Any]],
     asked: dict[str, list[Question]],
+    cards: Sequence[dict[str, Any]],
     datasets: dict[str, Dataset],
     model_folder: Path,
     out: Path,
 ) -> tuple[dict[Key, dict[str, Any]], dict[str, Any]]:
     import torch
 
-    from medkit.evaluation.generate import answer_questions
     from medkit.models.load import load_model, pick_device, pick_precision
-    from medkit.training.encode import render_prompt
 
     hardware = settings.get("hardware") or {}
     device = pick_device(hardware.get("device", "auto"))
@@ -142,22 +168,7 @@ def _answer_all(
     replies: dict[Key, dict[str, Any]] = {}
     decoding = {"method": "greedy", "precision": precision, "device": device.type, "batch_size": batch_size}
     for card in cards:
-
-        def answers(
-            questions: Sequence[Question], partial: Path, batch_size: int, card: dict[str, Any] = card
-        ) -> dict[Key, dict[str, Any]]:
-            answered = answer_questions(
-                loaded.model,
-                loaded.processor,
-                _as_asked(questions, loaded.contract.answer_formats),
-                _images_of(datasets[card["name"]], loaded.contract),
-                prompt_of=lambda messages: render_prompt(loaded.processor, messages),
-                partial=partial,
-                batch_size=batch_size,
-                max_new_tokens=card.get("max_new_tokens", 16),
-            )
-            return {key: _stopped(reply, loaded.contract.stop) for key, reply in answered.items()}
-
+        answers = _asker(loaded, card, datasets[card["name"]])
         replies |= answers(asked[card["name"]], out / PARTIAL, batch_size)
         sample = _sample(asked[card["name"]], settings.get("batch_check", 0))
         if sample:
@@ -166,6 +177,50 @@ def _answer_all(
             other = [key for key in alone if alone[key]["answer"] != replies[key]["answer"]]
             decoding["batch_check"] = _checked(decoding, len(sample), other)
     return replies, decoding
+
+
+def _asker(
+    loaded: Any, card: dict[str, Any], dataset: Dataset
+) -> Callable[[Sequence[Question], Path, int], dict[Key, dict[str, Any]]]:
+    """Gives the function that asks a benchmark's questions in batches and keeps the replies in a file."""
+    from medkit.evaluation.generate import answer_questions
+    from medkit.evaluation.likelihood import candidates_of, choose_answers
+    from medkit.training.encode import render_prompt
+
+    show, way = _images_of(dataset, loaded.contract), card.get("answering", "generate")
+
+    def prompt_of(messages: list[dict[str, Any]]) -> str:
+        return render_prompt(loaded.processor, messages)
+
+    def answers(questions: Sequence[Question], partial: Path, batch_size: int) -> dict[Key, dict[str, Any]]:
+        asked = _as_asked(questions, loaded.contract.answer_formats)
+        closed = [question for question in asked if way != "generate" and candidates_of(question)]
+        chosen = {question.key for question in closed}
+        answered = answer_questions(
+            loaded.model,
+            loaded.processor,
+            [question for question in asked if question.key not in chosen],
+            show,
+            prompt_of=prompt_of,
+            partial=partial,
+            batch_size=batch_size,
+            max_new_tokens=card.get("max_new_tokens", 16),
+        )
+        replies = {key: _stopped(reply, loaded.contract.stop) for key, reply in answered.items()}
+        if closed:
+            replies |= choose_answers(
+                loaded.model,
+                loaded.processor,
+                closed,
+                show,
+                prompt_of=prompt_of,
+                partial=partial,
+                per_token=way == "likelihood_per_token",
+                batch_size=batch_size,
+            )
+        return replies
+
+    return answers
 
 
 def _as_asked(questions: Sequence[Question], formats: dict[str, str]) -> list[Question]:
@@ -208,12 +263,21 @@ def _stopped(reply: dict[str, Any], stop: Sequence[str]) -> dict[str, Any]:
 def _images_of(dataset: Dataset, contract: Any) -> Callable[[Question], list[Image.Image]]:
     from medkit.models.contract import prepare_image
 
-    @lru_cache(maxsize=256)  # questions of like length about one image come side by side
-    def prepared(ref: str, blank: bool) -> Image.Image:
-        image = dataset.image(ref)
-        return prepare_image(blank_image(image.size, contract.mean_colour) if blank else image, contract)
+    @lru_cache(maxsize=256)  # questions about one image come side by side
+    def prepared(ref: str, control: str) -> Image.Image:
+        return prepare_image(shown_image(dataset.image(ref), ref, control), contract)
 
-    return lambda question: [prepared(ref, question.control == "blank") for ref in question.images]
+    @lru_cache(maxsize=256)  # one object for all of a size: the same object is read once
+    def blank(size: tuple[int, int]) -> Image.Image:
+        return prepare_image(blank_image(size, contract.mean_colour), contract)
+
+    def shown(question: Question) -> list[Image.Image]:
+        if question.control == "blank":
+            return [blank(dataset.image_size(ref)) for ref in question.images]
+        control = question.control if changes_image(question.control) else "none"
+        return [prepared(ref, control) for ref in question.images]
+
+    return shown
 
 
 def _model_folder(folder: Path) -> Path:

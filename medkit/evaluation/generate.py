@@ -7,20 +7,28 @@ questions, so what is asked after a kill is asked in the company it would have h
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from medkit.evaluation.controls import changes_image
+from medkit.evaluation.prefixes import Prompts, pictures_at_once, shares_prefixes
 from medkit.evaluation.questions import Question
 from medkit.evaluation.replies import Key, append_replies, read_replies
+from medkit.models.fast_linear import fast_linears
 from medkit.models.greedy import greedy_config
 from medkit.progress import bar
+
+GROUP = 4  # batches whose pictures are read together, so that each batch has questions of like length
 
 
 def answer_questions(
@@ -47,140 +55,186 @@ def answer_questions(
         max_new_tokens: Longest reply in tokens, its end included.
 
     Returns:
-        Key to ``{benchmark, control, id, prompt, answer, truncated, latency_s}``; ``truncated`` when the
-        reply reached the limit without an end, ``latency_s`` is the batch's time shared evenly.
+        Key to ``{benchmark, control, id, prompt, answer, truncated, confidence, latency_s}``; ``truncated``
+        when the reply reached the limit without an end, ``confidence`` is the probability of the whole
+        reply, its end included, and ``latency_s`` the batch's time shared evenly.
     """
     prompts = {question.key: prompt_of(question.messages) for question in questions}
-    batches = _batches(
-        questions, prompts, processor.tokenizer, batch_size, by_picture=_shares_prefixes(model)
-    )
+    groups = _groups(questions, prompts, processor.tokenizer, batch_size, _pictures_held(model, batch_size))
     replies = {key: reply for key, reply in read_replies(partial) if prompts.get(key) == reply["prompt"]}
     config = greedy_config(model, processor.tokenizer, max_new_tokens)
     model.eval()
     title = questions[0].benchmark if questions else "questions"
     begun, before = time.perf_counter(), len(replies)
-    with partial.open("ab") as file, bar(title, len(questions), before) as progress:
-        for batch in batches:
-            asked = [question for question in batch if question.key not in replies]
-            if not asked:
-                continue
+    with (
+        fast_linears(model),
+        partial.open("ab") as file,
+        bar(title, len(questions), before) as progress,
+        closing(_prepared(model, processor, _left(groups, replies), prompts, images)) as ready,
+    ):
+        for batches, together in ready:
             start = time.perf_counter()
-            texts = [prompts[question.key] for question in asked]
-            answers = _answer(model, processor, texts, [images(question) for question in asked], config)
-            latency = (time.perf_counter() - start) / len(asked)
-            rows = [
-                _reply(question, text, answer, truncated, latency)
-                for question, text, (answer, truncated) in zip(asked, texts, answers, strict=True)
-            ]
-            append_replies(file, rows)
-            replies.update(zip((question.key for question in asked), rows, strict=True))
-            speed = (len(replies) - before) / (time.perf_counter() - begun)
-            progress.advance(len(asked), f"{speed:.3g} answers/s")
+            for batch, inputs in zip(batches, together.inputs(model), strict=True):
+                answers = _answer(model, processor, inputs, config)
+                latency, start = (time.perf_counter() - start) / len(batch), time.perf_counter()
+                replied = [
+                    _reply(question, prompts[question.key], answer, latency)
+                    for question, answer in zip(batch, answers, strict=True)
+                ]
+                append_replies(file, replied)
+                replies.update(zip((question.key for question in batch), replied, strict=True))
+                speed = (len(replies) - before) / (time.perf_counter() - begun)
+                progress.advance(len(batch), f"{speed:.3g} answers/s")
     return replies
 
 
-def _batches(
-    questions: Sequence[Question], prompts: dict[Key, str], tokenizer: Any, batch_size: int, by_picture: bool
-) -> list[list[Question]]:
+Batch = list[Question]
+
+
+def _pictures_held(model: Any, batch_size: int) -> int:
+    """Gives how many pictures' prefixes a group has at most; 0 where a family's can't be shared."""
+    return max(batch_size, pictures_at_once(model)) if shares_prefixes(model) else 0
+
+
+def _groups(
+    questions: Sequence[Question],
+    prompts: dict[Key, str],
+    tokenizer: Any,
+    batch_size: int,
+    pictures_held: int,
+) -> list[list[Batch]]:
+    """Orders questions into groups, whose pictures are read at once, of batches, which are answered at once.
+
+    The questions of a batch have equally many images and like length; those about one picture are in one
+    group. The same questions always give the same groups.
+    """
     texts = list(dict.fromkeys(prompts.values()))
     tokens = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     length = {text: len(ids) for text, ids in zip(texts, tokens, strict=True)}
 
-    def order(question: Question) -> tuple[Any, ...]:
-        # A batch has questions with equally many images; those about one picture, or else of like length, are
-        # together. The blank control shows one picture to all.
-        pictures = [] if question.control == "blank" else question.images
-        tokens, many = length[prompts[question.key]], -len(question.images)
-        if by_picture:
-            return many, question.control == "blank", pictures, -tokens, question.control, question.id
-        return many, -tokens, question.control, pictures, question.id
+    def pictures(question: Question) -> tuple[Any, ...]:
+        # The blank control shows one picture to all; other controls that change a picture show one of their own.
+        changed = question.control if changes_image(question.control) else ""
+        return changed, [] if changed == "blank" else question.images
 
-    ordered = sorted(questions, key=order)
-    batches: list[list[Question]] = []
-    for question in ordered:
-        full = not batches or len(batches[-1]) == batch_size
-        if full or len(batches[-1][0].images) != len(question.images):
-            batches.append([])
-        batches[-1].append(question)
-    return batches
+    def by_length(question: Question) -> tuple[Any, ...]:
+        return -length[prompts[question.key]], question.control, question.images, question.id
+
+    most = batch_size * (GROUP if pictures_held else 1)
+    groups: list[list[Question]] = []
+    seen: set[str] = set()
+    for question in sorted(
+        questions,
+        key=lambda one: (-len(one.images), *(pictures(one) if pictures_held else ()), by_length(one)),
+    ):
+        new = {repr(pictures(question))} - seen
+        held = pictures_held and len(seen) + len(new) > pictures_held
+        if not groups or len(groups[-1]) == most or held or len(groups[-1][0].images) != len(question.images):
+            groups.append([])
+            seen, new = set(), {repr(pictures(question))}
+        groups[-1].append(question)
+        seen |= new
+    ordered = [sorted(group, key=by_length) for group in groups]
+    return [
+        [group[place : place + batch_size] for place in range(0, len(group), batch_size)] for group in ordered
+    ]
+
+
+def _left(groups: list[list[Batch]], replies: dict[Key, Any]) -> Iterator[list[Batch]]:
+    """Gives the groups and batches without what is answered."""
+    for group in groups:
+        asked = [[question for question in batch if question.key not in replies] for batch in group]
+        if any(asked):
+            yield [batch for batch in asked if batch]
+
+
+def _prepared(
+    model: Any,
+    processor: Any,
+    groups: Iterable[list[Batch]],
+    prompts: dict[Key, str],
+    images: Callable[[Question], list[Image.Image]],
+) -> Generator[tuple[list[Batch], Prompts]]:
+    """Gives groups with their pictures opened and prepared, the next one while the model answers this one."""
+    image_token = model.config.image_token_id if shares_prefixes(model) else None
+    # Its own: a tokenizer must not be set up for another padding while it decodes in the first thread.
+    own = copy.deepcopy(processor)
+
+    def prepare(group: list[Batch]) -> tuple[list[Batch], Prompts]:
+        flat = [question for batch in group for question in batch]
+        row = {question.key: place for place, question in enumerate(flat)}
+        batches = [[row[question.key] for question in batch] for batch in group]
+        texts = [prompts[question.key] for question in flat]
+        return group, Prompts(own, texts, [images(question) for question in flat], batches, image_token)
+
+    with ThreadPoolExecutor(1, "prepare") as pool:
+        ahead: deque[Future[Any]] = deque()
+        try:
+            for group in groups:
+                ahead.append(pool.submit(prepare, group))
+                if len(ahead) > 1:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for waiting in ahead:
+                waiting.cancel()
 
 
 @torch.inference_mode()
 def _answer(
-    model: Any, processor: Any, texts: list[str], images: list[list[Image.Image]], config: GenerationConfig
-) -> list[tuple[str, bool]]:
-    tokenizer = processor.tokenizer
-    bos = tokenizer.bos_token
-    inputs = processor(
-        text=texts,
-        images=images if any(images) else None,
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-        # A template that writes the first token itself must not get a second one.
-        add_special_tokens=not (bos is not None and texts[0].startswith(bos)),
-    ).to(model.device)
-    if "pixel_values" in inputs:
-        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
-    if _shares_prefixes(model) and "pixel_values" in inputs:
-        inputs = _with_prefixes_read(model, inputs, images)
+    model: Any, processor: Any, inputs: dict[str, Any], config: GenerationConfig
+) -> list[tuple[str, bool, float]]:
+    """Gives the text of each reply, whether it reached the limit without an end, and its probability."""
     length = inputs["input_ids"].shape[1]
-    output = model.generate(**inputs, generation_config=config)
+    sureness = Sureness(config.eos_token_id or [])  # type: ignore[arg-type]
+    output = model.generate(
+        **inputs, generation_config=config, logits_processor=LogitsProcessorList([sureness])
+    )
     ends = set(config.eos_token_id or [])  # type: ignore[arg-type]
     replies = []
-    for ids in output[:, length:].tolist():  # [B, new tokens]
+    for ids, confidence in zip(
+        output[:, length:].tolist(), sureness.values(), strict=True
+    ):  # [B, new tokens]
         end = next((place for place, token in enumerate(ids) if token in ends), None)
-        text = tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
-        replies.append((text.strip(), end is None))
+        text = processor.tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
+        replies.append((text.strip(), end is None, confidence))
     return replies
 
 
-def _shares_prefixes(model: Any) -> bool:
-    """Says whether a family's image prefix may be read apart from the question: plain causal positions."""
-    return model.config.model_type == "llava"
+class Sureness(LogitsProcessor):
+    """Adds up the log-probabilities of the tokens that greedy decoding takes, the end token included."""
+
+    def __init__(self, ends: Sequence[int]):
+        self.ends = torch.tensor(list(ends), dtype=torch.long)
+        self.total: torch.Tensor | None = None  # [B]
+        self.open: torch.Tensor | None = None  # [B], rows whose end token has not come yet
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # [B, T], [B, V]
+        best = scores.max(dim=-1)
+        taken = best.values.float() - scores.float().logsumexp(dim=-1)
+        if self.total is None or self.open is None:
+            self.total, self.open = torch.zeros_like(taken), torch.ones_like(taken, dtype=torch.bool)
+        self.total += taken * self.open
+        self.open &= ~torch.isin(best.indices, self.ends.to(best.indices.device))
+        return scores
+
+    def values(self) -> list[float]:
+        """Gives each row's probability in (0, 1], to four digits: further ones depend on the batch."""
+        return [] if self.total is None else [round(value, 4) for value in self.total.exp().tolist()]
 
 
-def _with_prefixes_read(model: Any, inputs: Any, images: list[list[Image.Image]]) -> dict[str, Any]:
-    """Reads each picture's prompt prefix once and gives generate the rest, with the cache of every question.
-
-    A LLaVA prompt is mostly image tokens, and benchmarks ask several questions about a picture (and a control
-    shows one blank picture to all): reading a prefix once saves most of the work. Rows become
-    ``prefix, padding, rest``, so that prefixes stand at the same positions.
-    """
-    ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
-    rows = [row[keep] for row, keep in zip(ids, mask, strict=True)]
-    image_token = model.config.image_token_id
-    cuts = {int((row == image_token).nonzero().max()) + 1 for row in rows}
-    if len(cuts) != 1:  # pictures of unlike token counts
-        return inputs
-    cut = cuts.pop()
-    keys = [
-        (row[:cut].cpu().numpy().tobytes(), *(hashlib.sha256(image.tobytes()).digest() for image in shown))
-        for row, shown in zip(rows, images, strict=True)
-    ]
-    first = {key: place for place, key in reversed(list(enumerate(keys)))}
-    distinct = sorted(first.values())
-    number = {keys[place]: index for index, place in enumerate(distinct)}
-    pixels = inputs["pixel_values"].unflatten(0, (len(rows), -1))[distinct].flatten(0, 1)
-    prefixes = torch.stack([rows[place][:cut] for place in distinct])  # [distinct, cut]
-    cache = model(input_ids=prefixes, pixel_values=pixels, use_cache=True, logits_to_keep=1).past_key_values
-    cache.batch_select_indices(torch.tensor([number[key] for key in keys], device=ids.device))
-    longest = max(len(row) for row in rows)
-    arranged = ids.new_full((len(rows), longest), int(ids[~mask][0]) if (~mask).any() else 0)
-    shown = torch.zeros_like(arranged)
-    for place, row in enumerate(rows):
-        arranged[place, :cut], shown[place, :cut] = row[:cut], 1
-        arranged[place, longest - len(row) + cut :], shown[place, longest - len(row) + cut :] = row[cut:], 1
-    return {"input_ids": arranged, "attention_mask": shown, "past_key_values": cache}
-
-
-def _reply(question: Question, prompt: str, answer: str, truncated: bool, latency: float) -> dict[str, Any]:
+def _reply(
+    question: Question, prompt: str, answer: tuple[str, bool, float], latency: float
+) -> dict[str, Any]:
+    text, truncated, confidence = answer
     return {
         "benchmark": question.benchmark,
         "control": question.control,
         "id": question.id,
         "prompt": prompt,
-        "answer": answer,
+        "answer": text,
         "truncated": truncated,
+        "confidence": confidence,
         "latency_s": round(latency, 6),
     }

@@ -212,6 +212,7 @@ def _repeats(members: list[Source], scores: dict[str, np.ndarray], groups: list[
                 {
                     "models": [member.name for member in family],
                     "seeds": [member.seed for member in family],
+                    "values": [round(float(scores[member.name].mean()), 6) for member in family],
                     "mean": _rounded(result.mean),
                     "deviation": round(result.deviation, 6),
                 }
@@ -235,6 +236,10 @@ def _differs(members: list[Source], name: str, shared: list[str], common: list[s
     for what, values in (
         ("scorer", {member.name: member.scores.get(name, {}).get("scorer") for member in members}),
         ("definition", {member.name: member.scores.get(name, {}).get("definition") for member in members}),
+        (
+            "answering",
+            {member.name: member.scores.get(name, {}).get("answering", "generate") for member in members},
+        ),
         ("profiles", {member.name: _profiles(member, name) for member in members}),
         ("most new tokens", {member.name: member.limits.get(name) for member in members}),
         *(

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medkit.errors import DataError
+from medkit.evaluation.leak_languages import Row, count_across, text_pairs, told_across
 from medkit.evaluation.leaks import EXAMPLES, match_fingerprints
 from medkit.evaluation.scorers import normalise
 from medkit.sample import Sample, text_of
@@ -17,18 +18,6 @@ from medkit.store import Dataset, is_dataset, open_dataset, write_atomically
 
 # A name such as 1.jpg or source.jpg says nothing about whose picture it is.
 _LEAST_NAME = 6
-
-
-@dataclass(frozen=True)
-class Row:
-    """A question of a set: where it stands, what it shows, asks and is answered with (both normalised)."""
-
-    id: str
-    images: tuple[str, ...]
-    name: str
-    question: str
-    answer: str
-    language: str
 
 
 @dataclass
@@ -57,8 +46,9 @@ def audit_leaks(train: Dataset, test: Dataset) -> dict[str, Any]:
         same), ``questions_about_them``, ``questions`` (also the same question about such a picture), ``rows``
         (also the same answer), ``question_texts`` (the text alone; for questions from templates no leak),
         ``names`` (test pictures, not found by content, whose file name train has too), ``by_language`` ("train
-        language > test language" -> questions about shared pictures), the totals, and ``examples`` of pictures,
-        rows and names, up to 20 each.
+        language > test language" -> questions about shared pictures), ``across_languages`` (``count_across``'s
+        counts of questions that train has in another language), the totals, and ``examples`` of pictures, rows and
+        names, up to 20 each.
     """
     return compare_sides(_side(train, ("train", "valid")), _side(test, ("test",)))
 
@@ -83,6 +73,7 @@ def compare_sides(train: Side, test: Side) -> dict[str, Any]:
     languages: Counter[str] = Counter()
     repeated: list[list[str]] = []
     named: dict[str, str] = {}
+    with_twins: list[tuple[Row, list[Row]]] = []
     for row in test.rows:
         counts["question_texts"] += row.question in texts
         twins = [twin for ref in row.images for twin in by_image.get(shared.get(ref, ""), [])]
@@ -93,6 +84,7 @@ def compare_sides(train: Side, test: Side) -> dict[str, Any]:
                 twins = by_name[_name(row.name)]
         if any(ref in shared for ref in row.images):
             counts["questions_about_them"] += 1
+        with_twins.append((row, twins))
         languages.update(
             {f"{twin.language} > {row.language}" for twin in twins if twin.language and row.language}
         )
@@ -118,6 +110,7 @@ def compare_sides(train: Side, test: Side) -> dict[str, Any]:
         "names": len(named),
         "questions_about_names": counts["questions_about_names"],
         "by_language": dict(sorted(languages.items())),
+        "across_languages": count_across(with_twins, text_pairs(_by_picture(train, test, shared))),
         "examples": {
             "images": pictures[:EXAMPLES],
             "rows": repeated[:EXAMPLES],
@@ -174,9 +167,19 @@ def told(found: dict[str, Any]) -> list[str]:
             f"({found['questions_about_names']:,} questions): perhaps the same images, saved anew or not given"
         )
     lines += [f"language {pair}: {count:,} questions" for pair, count in found["by_language"].items()]
+    lines += told_across(found["across_languages"])
     for what, pairs in found["examples"].items():
         lines += [f"example of {what}: {mine[:40]} is {theirs[:40]}" for mine, theirs in pairs[:3]]
     return lines
+
+
+def _by_picture(train: Side, test: Side, shared: dict[str, str]) -> list[list[Row]]:
+    """Gives the questions of both sets by picture; a picture that looks the same is the same."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in (*train.rows, *test.rows):
+        for ref in row.images or ((f"name {row.name}",) if _name(row.name) else ()):
+            found[shared.get(ref, ref)].append(row)
+    return list(found.values())
 
 
 def _side(dataset: Dataset, splits: Sequence[str]) -> Side:
@@ -194,6 +197,11 @@ def _rows(sample: Sample) -> Iterator[Row]:
     name = str(sample.source.get("image_name", ""))
     language = str(sample.source.get("language", ""))
     facts = (tuple(sample.images), name)
+    asked = sample.facts.get("question", {})
+    kind = str(asked.get("kind", "")) if isinstance(asked, dict) else ""
+    if kind and kind == asked.get("answer_type"):  # what stands in for a kind that a set does not name
+        kind = ""
+    slot = (kind, str(sample.source.get("closed", "")))
     turns = sample.messages
     for turn, following in zip(turns, [*turns[1:], None], strict=True):
         if turn["role"] != "user":
@@ -201,7 +209,7 @@ def _rows(sample: Sample) -> Iterator[Row]:
         answer = text_of(following) if following and following["role"] == "assistant" else ""
         # The question as it was published, without the format that a benchmark adds to it.
         question = str(sample.source.get("question") or text_of(turn))
-        yield Row(sample.id, *facts, normalise(question), normalise(answer), language)
+        yield Row(sample.id, *facts, normalise(question), normalise(answer), language, slot)
 
 
 def _name(name: str) -> str:

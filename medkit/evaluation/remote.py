@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from medkit.evaluation.controls import blank_image
+from medkit.evaluation.controls import blank_image, changes_image, shown_image
 from medkit.evaluation.endpoint import Request, about_endpoint, ask_all
 from medkit.evaluation.endpoint_card import EndpointCard
 from medkit.evaluation.questions import Question
@@ -52,12 +52,15 @@ def ask_questions(
 
 def request_of(question: Question, dataset: Dataset, most_image_px: int, most_tokens: int) -> Request:
     """Gives a question as a request; its prompt names pictures by their references."""
-    blank = question.control == "blank"
-    named = ["blank"] * len(question.images) if blank else question.images
+    control = question.control if changes_image(question.control) else ""
+    # A blank or noise shows nothing of the picture; a corruption is named beside it.
+    named = [
+        control if control in ("blank", "noise") else f"{ref} {control}".rstrip() for ref in question.images
+    ]
     prompt = json.dumps(_messages(question.messages, named, _named), ensure_ascii=False)
 
     def messages() -> list[dict[str, Any]]:
-        urls = [_url(dataset, ref, blank, most_image_px) for ref in question.images]
+        urls = [_url(dataset, ref, control, most_image_px) for ref in question.images]
         return _messages(question.messages, urls, _sent)
 
     return Request(question.key, prompt, messages, most_tokens)
@@ -86,9 +89,11 @@ def _png_url(image: Image.Image, most_px: int) -> str:
 
 
 @lru_cache(maxsize=64)  # questions about one picture come side by side
-def _url(dataset: Dataset, ref: str, blank: bool, most_px: int) -> str:
-    if blank:
+def _url(dataset: Dataset, ref: str, control: str, most_px: int) -> str:
+    if control == "blank":
         return _png_url(blank_image(dataset.image_size(ref)), most_px)
+    if control:
+        return _png_url(shown_image(dataset.image(ref), ref, control), most_px)
     return data_url(dataset.image_bytes(ref), most_px)
 
 

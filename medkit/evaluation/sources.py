@@ -42,8 +42,8 @@ class Source:
         decoding: How replies were made, empty where unknown.
         limits: Benchmark -> most new tokens of a reply.
         leaks: The run's leak counts, None where nothing was counted.
-        samples_seen: Of the training; None where unknown.
-        recipe: The resolved recipe without its seed, as text; "" where unknown.
+        samples_seen: In all training stages since the base; None where unknown.
+        recipe: The resolved recipe without seed and names, as text; "" where unknown.
         seed: The recipe's.
         stored: Rows of the file, for scoring again.
     """
@@ -113,15 +113,34 @@ def _read(path: Path) -> list[Source]:
     name = path.resolve().name
     for source in chosen:
         source.name = name
-        source.samples_seen = comparisons.get("budget", {}).get(source.model, {}).get("samples_seen")
+        own = comparisons.get("budget", {}).get(source.model, {}).get("samples_seen")
+        source.samples_seen = _seen_since_base(path, source.model) or own
         recipe = resolved.get("recipe", {})
         source.seed = recipe.get("seed")
-        same = {key: value for key, value in recipe.items() if key != "seed"}
+        # Runs of several seeds may well be named after them.
+        same = {
+            key: value for key, value in recipe.items() if key not in ("seed", "name", "title", "description")
+        }
         source.recipe = json.dumps(same, sort_keys=True) if recipe else ""
     bases = [source for source in found if source.model == "base"]
     for source in bases:
         source.name, source.samples_seen = f"base of {name}", 0
     return chosen + bases
+
+
+def _seen_since_base(run: Path, model: str) -> int | None:
+    """Adds up the samples of the stages that lead from a run's base to a model; None where a stage is unknown."""
+    stages = {step.name.partition("-")[2]: step for step in run.glob("*-*/") if _number(step)}
+    total, seen = 0, set()
+    while model != "base":
+        summary = _json(stages[model] / "summary.json") if model in stages and model not in seen else {}
+        samples = (summary.get("result") or {}).get("samples_seen")
+        if not isinstance(samples, int):
+            return None
+        total += samples
+        seen.add(model)
+        model = str((summary.get("settings") or {}).get("start") or "base")
+    return total
 
 
 def _evaluation(folder: Path) -> Source:

@@ -108,6 +108,20 @@ def summary_lines(scores: dict[str, Any]) -> list[str]:
         for control, value in entry["controls"].items():
             line += f"; {control} {value['value']:.3f}"
         lines.append(line)
+        for kind, levels in entry.get("corruptions", {}).items():
+            found = ", ".join(f"{severity}: {value['value']:.3f}" for severity, value in levels.items())
+            lines.append(f"  {kind} by severity: {found}")
+        if "calibration" in entry:
+            sure, half = (
+                entry["calibration"],
+                next(one for one in entry["selective"]["at"] if one["coverage"] == 0.5),
+            )
+            lines.append(
+                f"  sure of its answers {sure['confidence']:.3f}, calibration error {sure['ece']:.3f}; of the surer "
+                f"half {half['accuracy']:.3f} are right"
+            )
+        if entry.get("metrics"):
+            lines.append(f"  {_published(entry)}")
         if entry["failed"]:
             bounds = entry["bounds"]
             lines.append(
@@ -125,6 +139,26 @@ def summary_lines(scores: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _published(entry: dict[str, Any]) -> str:
+    """Gives the scores that papers report for a set, with the profile that defines them."""
+    profiles = entry["profiles"]
+    holding = (
+        name for name, one in profiles.items() if {*entry["metrics"]} & {*one["scores"], *one["corpus"]}
+    )
+    profile = next(holding, next(iter(profiles)))
+    found = profiles[profile]
+    said = []
+    for name in entry["metrics"]:
+        if name in found["scores"]:
+            score = found["scores"][name]
+            said.append(f"{name} {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})")
+        elif name in found["corpus"]:
+            said.append(f"{name} {found['corpus'][name]['value']:.3f}")
+        else:
+            said.append(f"{name} applies to no question")
+    return f"as published ({profile}, version {found['version']}): {', '.join(said)}"
+
+
 def _changed(card: Benchmark, settings: Sequence[str]) -> Benchmark:
     values = card.model_dump()
     for text in settings:
@@ -136,6 +170,8 @@ def _changed(card: Benchmark, settings: Sequence[str]) -> Benchmark:
         value, fault = parse_value(raw.strip())
         if fault:
             raise MedkitError(f"--set {text}: {fault}")
+        if isinstance(values[key], list) and isinstance(value, str):  # a list without its brackets
+            value = [parse_value(part.strip())[0] for part in value.split(",")]
         values[key] = value
     try:
         return Benchmark.model_validate(values)

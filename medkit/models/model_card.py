@@ -22,7 +22,12 @@ HUB_LICENCES = {
     "apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc-by-nc-sa-4.0", "bsd-3-clause",
     "llama2", "llama3", "gemma", "openrail", "gpl-3.0",
 }  # fmt: skip
-WORDS = {"blank": "a blank image", "shuffled": "another question's image"}
+WORDS = {
+    "blank": "a blank image",
+    "shuffled": "another question's image",
+    "noise": "noise in place of the image",
+    "text": "no image at all",
+}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from medkit.images import SUFFIXES
 READERS: dict[str, str] = {
     "arrays": "medkit.readers.arrays",
     "boxes": "medkit.readers.boxes",
+    "chest_reports": "medkit.readers.chest_reports",
     "class_folders": "medkit.readers.class_folders",
     "dicom": "medkit.readers.dicom.reader",
     "drawn": "medkit.readers.drawn",
@@ -39,6 +40,7 @@ READERS: dict[str, str] = {
     "nifti": "medkit.readers.nifti.reader",
     "questions": "medkit.readers.questions",
     "table": "medkit.readers.table",
+    "vlmevalkit": "medkit.readers.vlmevalkit",
     "vqa_rad": "medkit.readers.vqa_rad",
 }
 SPLIT_NAMES = {
@@ -124,6 +126,11 @@ def get_reader(name: str) -> Reader:
             f"there is no reader {name!r}{_did_you_mean(name, READERS)}; readers: {', '.join(READERS)}"
         )
     return importlib.import_module(READERS[name]).read
+
+
+def options_of(name: str) -> tuple[str, ...]:
+    """Gives the names of a reader's options."""
+    return importlib.import_module(READERS[name]).OPTIONS
 
 
 def check_options(reader: str, options: dict[str, Any], allowed: Iterable[str]) -> None:

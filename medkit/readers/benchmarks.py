@@ -12,7 +12,7 @@ from medkit.cards.shelf import open_shelf, shown_path
 from medkit.cards.sources import benchmark_path
 from medkit.cards.strict_yaml import read_card
 from medkit.errors import CardError, DataError
-from medkit.readers import Record, get_reader
+from medkit.readers import Record, get_reader, options_of
 from medkit.readers.ingest import Prints, our_split, stored
 from medkit.store import DatasetWriter, is_dataset
 
@@ -40,6 +40,8 @@ def read_benchmark(settings: dict[str, Any], inputs: dict[str, Path], out: Path)
     root, revision = _folder(settings.get("data") or "", data, name)
     part = settings.get("part") or card["source"]["split"]
     options = {**data["options"], "splits": list(data["splits"])}
+    if "part" in options_of(data["reader"]):  # reading the reports of a large train part takes minutes
+        options["part"] = part
     prints, counts, told = Prints(), Counter[str](), Counter[str]()
     seen: set[str] = set()
     with DatasetWriter(out, name=name, on_image=prints.add) as to:

@@ -1,23 +1,28 @@
-"""Questions of benchmarks in the layouts that they circulate in: CSV, JSON, JSON Lines or Parquet, a row a question."""
+"""Questions of benchmarks in the layouts that they circulate in: tables in text, JSON or Parquet, a row a question."""
 
 from __future__ import annotations
 
 import glob
-import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from medkit.errors import DataError
-from medkit.readers import Picture, Record, Rejected, check_options, hashed, image_files, inside
-from medkit.readers.table import find_tables, question_facts, table_rows
+from medkit.readers import Record, Rejected, check_options, hashed, inside
+from medkit.readers.question_pictures import Pictures, columns_in
+from medkit.readers.question_rows import rows_of
+from medkit.readers.question_texts import Notes, asked_as, check_forms, choices_of, gold_of
+from medkit.readers.table import find_tables, question_facts
 from medkit.sample import assistant_turn, user_turn
 
 OPTIONS = (
-    "files", "images", "id", "image", "question", "answer", "answers_from", "answer_is", "choices", "context",
-    "suffix", "kind", "closed", "language", "group", "split", "only", "text_only", "licence",
+    "files", "images", "archive", "base64", "id", "image", "question", "ask", "cut", "answer", "answers_from",
+    "answer_is", "answer_type", "choices", "open", "context", "known", "known_from", "prompt", "choice", "between",
+    "suffix", "kind", "closed", "language", "facts", "group", "split", "only", "text_only", "licence",
 )  # fmt: skip
 # Column names that are taken when the card names none.
 USUAL = {
@@ -29,8 +34,11 @@ USUAL = {
     "kind": ("kind",),
     "split": ("split",),
 }
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_PARQUET_ROWS = 64
+ROLES = (
+    "id", "image", "question", "answer", "kind", "split", "group", "closed", "language", "context", "known",
+)  # fmt: skip
+ANSWER_TYPES = ("yes_no", "number", "choice", "open", "report")
+_MARK = re.compile(r"<image (\d)>")  # how MMMU's texts name their pictures
 
 
 def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
@@ -39,24 +47,47 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     Options:
         files: Pattern of the tables below the root, or a list of patterns; ``{split}`` stands for a split's name.
         images: Folder that picture names are relative to (the root). A name that isn't there is looked for
-            below the root, and taken when one file alone has it.
+            below the root, then in ``archive``, and taken when one file alone has it.
+        archive: Pattern of zip files, or a list of patterns, that hold pictures; they are read as they are.
+        base64: The picture column holds pictures in base64, or the index of the row that has it (false).
         id, image, question, answer, kind, split: Columns; the usual names are found. An answer may be a list
-            of accepted ones. ``kind: "{split}"`` is the name that the file's pattern found.
+            of accepted ones. ``kind: "{split}"`` is the name that the file's pattern found. ``image`` may be
+            a list of columns (those that the text names as ``<image 1>``, else all), or a name with columns in
+            braces: ``"val2014/COCO_val2014_{image_id:012d}.jpg"``. A picture column may hold a list.
+        ask: The one question that is asked of every row, where the set has no column with questions.
+        cut: Text that is taken off the end of questions.
         answers_from: A table with the answers, joined on the id.
         answer_is: ``text``, ``letter`` (of a choice) or ``index`` (of a choice, from 0).
-        choices: A column (a list, or text with ``|`` between), or a list of columns, one a choice.
-        context: A column whose text is put before the question.
-        suffix: What is added to every question after a line break: the format of the answer.
+        answer_type: The type of every answer, where its form doesn't say it: ``report``, ``open``.
+        choices: A column (a list, letters to texts, or text as ``a|b``, ``['a', 'b']``, ``A: a B: b``), or a list of
+            columns, one a choice.
+        open: Column -> value: rows without choices, whose answer is text.
+        context: A column whose text is put before the question; the texts of a list with commas.
+        known: A column with what is known of the picture (a caption), for judges; models don't see it.
+        known_from: ``{file, key, column}``: it stands in a file of its own, joined on the column ``key``.
+        prompt: How a question is asked, with the places {question}, {context} ("N/A" where there is none),
+            {choices}, {list} and {count} (of the choices). Without it context, question and choices in lines.
+        choice, between: How a choice is written ("{letter}. {text}") and what stands between two (a line break).
+        suffix: What is added to every question after a line break: the format of the answer. Or one for questions
+            with choices and one for others: ``{choice: ..., open: ...}``.
         closed: Column that says CLOSED or OPEN; the set's own definition, kept beside the answer's form.
+        facts: Name -> column, of what slices and judges may ask for: ``{modality: modality, organ: location}``. Rows
+            may lack it.
         language, group: Columns; the group is hashed, without one the picture is it.
-        only: Column -> value: other rows are left out.
+        only: Column -> value, or list of values: other rows are left out.
         text_only: Questions without their pictures (false): for audits and normalisation, not for asking.
         licence: As in class_folders.
 
     Raises:
-        DataError: The folder or the tables are missing, or a named column is in none of them.
+        DataError: The folder or the tables are missing, a named column is in none of them, or an option has a
+            value that it can't have.
     """
     check_options("questions", options, OPTIONS)
+    check_forms(options)
+    if options.get("answer_type", "open") not in ANSWER_TYPES:
+        raise DataError(
+            f"reader questions: answer_type {options['answer_type']!r} is none of {', '.join(ANSWER_TYPES)}"
+        )
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the folder that holds the questions")
@@ -65,14 +96,18 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     tables = [table for pattern in patterns for table in find_tables(root, pattern)]
     if not tables:
         raise DataError(f"{root} holds no table that matches {', '.join(patterns)}; give the set's folder")
-    reading = _Reading(root, options)
+    reading = _Reading(root, options, [path for path, _ in tables])
     for path, split in tables:
         for number, row in rows_of(path):
             place = f"{path.name}:{number}"
             if isinstance(row, str):
                 yield Rejected(place, "row unreadable", row)
-            elif all(str(row.get(key)) == str(value) for key, value in options.get("only", {}).items()):
+            elif all(_is_one_of(row.get(key), value) for key, value in options.get("only", {}).items()):
                 yield reading.record(place, row, split)
+
+
+def _is_one_of(value: Any, wanted: Any) -> bool:
+    return str(value) in [str(one) for one in (wanted if isinstance(wanted, list) else [wanted])]
 
 
 def count_questions(table: Path) -> int:
@@ -93,56 +128,12 @@ def count_questions(table: Path) -> int:
     return count
 
 
-def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Gives (number, row) or (number, what is wrong with it); JSON may be a list, lines, or rows by their id."""
-    if path.suffix == ".parquet":
-        yield from _parquet_rows(path)
-    elif path.suffix != ".json":
-        yield from table_rows(path)
-    else:
-        text = path.read_text(encoding="utf-8-sig")
-        try:
-            content = json.loads(text)
-        except ValueError:
-            content = [_line(line) for line in text.splitlines() if line.strip()]
-            if not any(isinstance(row, dict) for row in content):
-                raise DataError(f"{path} is no JSON") from None
-        except RecursionError:
-            raise DataError(f"{path} is no JSON: it is nested too deeply") from None
-        if isinstance(content, dict):
-            by_id = all(isinstance(row, dict) for row in content.values())
-            content = [{"id": key, **row} for key, row in content.items()] if by_id else [content]
-        for number, row in enumerate(content if isinstance(content, list) else [content], 1):
-            yield number, row if isinstance(row, dict) else "not an object"
-
-
-def _line(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} can't be read as Parquet ({error})") from None
-
-
 @dataclass
 class _Reading:
     root: Path
     options: dict[str, Any]
-    columns: dict[str, str] = field(default_factory=dict)
+    tables: list[Path]
+    columns: dict[str, Any] = field(default_factory=dict)
     ids: set[str] = field(default_factory=set)
     asked: set[tuple[str, str, str, str]] = field(default_factory=set)
 
@@ -150,22 +141,27 @@ class _Reading:
         """Gives a row's record, or why it can't be used."""
         self._find_columns(place, row)
         identifier = self._id(place, row)
-        question = self._value(row, "question")
+        question = self.options.get("ask", self._value(row, "question"))
         if not isinstance(question, str) or not question.strip():
             return Rejected(identifier, "question missing", place)
         if "<image>" in question:  # LLaVA's question files mark the picture's place in the text
             question = question.replace("<image>", "")
         choices = self._choices(row)
+        if self._gap(row):
+            return Rejected(identifier, "choice missing", "a later one has text, so letters would move")
         gold, notes = self._gold(row, identifier, choices)
         if not gold:
             return Rejected(identifier, "question without answer", place)
-        images, name, fault = self._images(row)
-        if fault:
-            return Rejected(identifier, *fault)
+        text = self._asked_as(row, question, choices)
+        marks = sorted({int(mark) for mark in _MARK.findall(text)})
+        shown = self._pictures.of(row, self.columns["image"], marks) if "image" in self.columns else None
+        if shown is not None and shown.fault:
+            return Rejected(identifier, *shown.fault)
         if question != question.strip():
             notes.append(("spaces around text", "taken off"))
-        facts = question_facts(gold[0], self._kind(row, split), choices)
-        facts["references"] = gold
+        facts = self._facts(row, split, gold, choices)
+        images = shown.pictures if shown else []
+        name, key = (shown.name, shown.key) if shown else ("", "")
         extra: dict[str, Any] = {"image_name": name} if name else {}
         if "closed" in self.options:
             word = self._value(row, "closed")
@@ -178,19 +174,16 @@ class _Reading:
             extra["language"] = str(self._value(row, "language"))
         group, own_split = self._value(row, "group"), self._value(row, "split")
         own_split = str(own_split).strip() if own_split not in (None, "") else split
-        key = (own_split or "", name or place, question.strip().lower(), gold[0].lower())
-        if name and key in self.asked:
+        same = (own_split or "", key or place, question.strip().lower(), gold[0].lower())
+        if key and same in self.asked:
             notes.append(("question repeated", "the same question with the same answer stands above"))
-        self.asked.add(key)
+        self.asked.add(same)
         return Record(
             identifier,
             images,
-            {"question": facts},
-            messages=[
-                user_turn(self._asked_as(row, question, choices), len(images)),
-                assistant_turn(gold[0]),
-            ],
-            group=hashed(str(group)) if group not in (None, "") else name or identifier,
+            {**self._told_of(row), "question": facts},
+            messages=[user_turn(text, len(images)), assistant_turn(gold[0])],
+            group=hashed(str(group)) if group not in (None, "") else key or identifier,
             split=own_split,
             licence=self.options.get("licence", ""),
             kind="question",
@@ -201,31 +194,22 @@ class _Reading:
     def _find_columns(self, place: str, row: dict[str, Any]) -> None:
         if self.columns:
             return
-        for role in (
-            "id",
-            "image",
-            "question",
-            "answer",
-            "kind",
-            "split",
-            "group",
-            "closed",
-            "language",
-            "context",
-        ):
+        for role in ROLES:
             named = self.options.get(role)
-            if named == "{split}":
+            if named == "{split}" or (role == "question" and "ask" in self.options):
                 continue
-            if named is not None and named not in row:
+            wanted = named if isinstance(named, list) else [named] if named else []
+            if role == "image" and isinstance(named, str) and "{" in named:
+                wanted = columns_in(named)
+            lost = next((column for column in wanted if column not in row), None)
+            if lost is not None:
                 if role == "answer" and "answers_from" in self.options:
                     continue
-                raise DataError(
-                    f"{place} has no column {named!r} ({role}); it has {', '.join(map(str, row))}"
-                )
+                raise DataError(f"{place} has no column {lost!r} ({role}); it has {', '.join(map(str, row))}")
             usual = next((name for name in USUAL.get(role, ()) if name in row), None)
             if named or usual:
                 self.columns[role] = named or str(usual)
-        if "question" not in self.columns:
+        if "question" not in self.columns and "ask" not in self.options:
             raise DataError(
                 f"{place} has no question column; name it with the option question ({', '.join(row)})"
             )
@@ -236,6 +220,34 @@ class _Reading:
     def _kind(self, row: dict[str, Any], split: str | None) -> Any:
         return split if self.options.get("kind") == "{split}" else self._value(row, "kind")
 
+    def _facts(
+        self, row: dict[str, Any], split: str | None, gold: list[str], choices: list[str]
+    ) -> dict[str, Any]:
+        kind = self._kind(row, split)
+        facts = question_facts(gold[0], kind, choices)
+        stated = "choice" if choices else "open" if self._is_open(row) else self.options.get("answer_type")
+        if stated:  # "Yes" among lettered choices is a choice, whatever its form
+            facts["answer_type"] = stated
+            facts["kind"] = facts["kind"] if kind not in (None, "") else stated
+        facts["references"] = gold
+        known = self._known_of(row)
+        if known:
+            facts["context"] = known
+        return facts
+
+    def _told_of(self, row: dict[str, Any]) -> dict[str, str]:
+        """Gives the facts of the picture that columns of the set hold."""
+        found = {name: row.get(column) for name, column in self.options.get("facts", {}).items()}
+        return {name: str(value).strip() for name, value in found.items() if value not in (None, "", [])}
+
+    def _known_of(self, row: dict[str, Any]) -> str:
+        value = self._value(row, "known")
+        where = self.options.get("known_from")
+        if where:
+            value = self._known.get(str(row.get(where["key"])))
+        texts = value if isinstance(value, list) else [value]
+        return "\n".join(str(one).strip() for one in texts if one not in (None, ""))
+
     def _id(self, place: str, row: dict[str, Any]) -> str:
         value = self._value(row, "id")
         identifier = place if value in (None, "") else str(value)
@@ -244,95 +256,63 @@ class _Reading:
         self.ids.add(identifier)
         return identifier
 
+    def _is_open(self, row: dict[str, Any]) -> bool:
+        open_rows = self.options.get("open", {})
+        return bool(open_rows) and all(_is_one_of(row.get(key), value) for key, value in open_rows.items())
+
     def _choices(self, row: dict[str, Any]) -> list[str]:
+        if self._is_open(row):
+            return []
         named = self.options.get("choices")
         if isinstance(named, list):
-            found = [row.get(column) for column in named]
-        else:
-            column = named or next((name for name in USUAL["choices"] if name in row), "")
-            found = row.get(column) or []
-            if isinstance(found, str):
-                found = found.split("|")
-        texts = [str(one).strip() for one in found if one is not None and str(one).strip()]
-        # " A:Right lung" is how PMC-VQA writes a choice.
-        return [
-            text[2:].strip() if text[:2] in (f"{letter}:", f"{letter}.") else text
-            for letter, text in zip(LETTERS, texts, strict=False)
-        ]
+            return choices_of([row.get(column) for column in named])
+        return choices_of(row.get(named or next((name for name in USUAL["choices"] if name in row), "")))
 
-    def _gold(
-        self, row: dict[str, Any], identifier: str, choices: list[str]
-    ) -> tuple[list[str], list[tuple[str, str]]]:
+    def _gap(self, row: dict[str, Any]) -> bool:
+        """Whether a choice between others is empty where answers are letters of columns."""
+        named = self.options.get("choices")
+        if not isinstance(named, list) or self.options.get("answer_is", "text") == "text":
+            return False
+        filled = [row.get(column) not in (None, "") for column in named]
+        return any(late and not early for early, late in pairwise(filled)) and sum(filled) > 1
+
+    def _gold(self, row: dict[str, Any], identifier: str, choices: list[str]) -> tuple[list[str], Notes]:
         answer = (
             self._answers.get(identifier) if "answers_from" in self.options else self._value(row, "answer")
         )
-        given = [one for one in (answer if isinstance(answer, list) else [answer]) if one is not None]
-        notes: list[tuple[str, str]] = []
-        kind = self.options.get("answer_is", "text")
-        if kind != "text":
-            places = [
-                LETTERS.find(str(one).strip().upper()[:1] or "?") if kind == "letter" else int(one)
-                for one in given
-                if kind == "letter" or str(one).isdigit()
-            ]
-            return [choices[place] for place in places if 0 <= place < len(choices)], notes
-        if any(not isinstance(one, str) for one in given):
-            notes.append(("answer is a number", f"{answer!r} is read as text"))
-        if any(isinstance(one, str) and one != one.strip() for one in given):
-            notes.append(("spaces around text", "taken off"))
-        return [str(one).strip() for one in given if str(one).strip()], notes
+        return gold_of(
+            answer, choices, "text" if self._is_open(row) else self.options.get("answer_is", "text")
+        )
+
+    def _asked_as(self, row: dict[str, Any], question: str, choices: list[str]) -> str:
+        question, cut = question.strip(), self.options.get("cut", "").strip()
+        if cut:
+            question = question.removesuffix(cut).strip()
+        context = self._value(row, "context") or ""
+        context = ", ".join(map(str, context)) if isinstance(context, list) else str(context)
+        return asked_as(question, context.strip(), choices, self.options)
+
+    @cached_property
+    def _pictures(self) -> Pictures:
+        return Pictures(
+            self.root,
+            self.options,
+            lambda: (row for path in self.tables for _, row in rows_of(path) if isinstance(row, dict)),
+        )
 
     @cached_property
     def _answers(self) -> dict[str, Any]:
-        path = inside(self.root, self.options["answers_from"])
-        if path is None or not path.is_file():
-            raise DataError(
-                f"{self.root} holds no {self.options['answers_from']}; give the file of the answers"
-            )
         column = self.options.get("answer", "text")
-        found = {}
-        for _, row in rows_of(path):
-            if isinstance(row, dict):
-                found[str(row.get(self.options.get("id", "question_id")))] = row.get(column)
-        return found
-
-    def _asked_as(self, row: dict[str, Any], question: str, choices: list[str]) -> str:
-        context = str(self._value(row, "context") or "").strip()
-        lines = [context] if context else []
-        lines += [
-            question.strip(),
-            *(f"{letter}. {text}" for letter, text in zip(LETTERS, choices, strict=False)),
-        ]
-        return "\n".join([*lines, *([self.options["suffix"]] if self.options.get("suffix") else [])])
-
-    def _images(self, row: dict[str, Any]) -> tuple[list[Picture], str, tuple[str, str] | None]:
-        """Gives (pictures, the picture's name, what is wrong)."""
-        value = self._value(row, "image")
-        if isinstance(value, dict):  # as the datasets library stores a picture
-            data, value = value.get("bytes"), value.get("path")
-            if data:
-                return [data], str(value or hashed(data.hex())), None
-        if value in (None, "", "nan"):
-            return [], "", None
-        if not isinstance(value, str):
-            return [], "", ("image missing", f"{type(value).__name__} is no picture's name")
-        name = value.strip()
-        if self.options.get("text_only"):
-            return [], name, None
-        path = inside(self.root, str(Path(self.options.get("images", "")) / name))
-        if path is None:
-            return [], name, ("image outside the data folder", name)
-        if not path.is_file():
-            same = self._by_name.get(Path(name).name, [])
-            if len(same) != 1:
-                what = "is in no folder" if not same else f"is there {len(same)} times"
-                return [], name, ("image missing", f"{name} {what}")
-            path = same[0]
-        return [path], name, None
+        return self._joined(self.options["answers_from"], self.options.get("id", "question_id"), column)
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
-        found: dict[str, list[Path]] = {}
-        for path in image_files(self.root):
-            found.setdefault(path.name, []).append(path)
-        return found
+    def _known(self) -> dict[str, Any]:
+        where = self.options["known_from"]
+        return self._joined(where["file"], where["key"], where["column"])
+
+    def _joined(self, file: str, key: str, column: str) -> dict[str, Any]:
+        """Gives a column of another table by a key of its rows."""
+        path = inside(self.root, file)
+        if path is None or not path.is_file():
+            raise DataError(f"{self.root} holds no {file}; give the set's folder with that file")
+        return {str(row.get(key)): row.get(column) for _, row in rows_of(path) if isinstance(row, dict)}

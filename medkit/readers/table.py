@@ -26,7 +26,7 @@ USUAL = {
     "question": ("question",),
     "answer": ("answer",),
 }
-MAX_FIELD = 10_000_000
+MAX_FIELD = 90_000_000  # characters: the largest picture that is read (64 MiB), in base64
 
 
 def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:

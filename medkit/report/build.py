@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medkit import __version__
-from medkit.report import about, charts, findings, tables, wording
+from medkit.report import about, cautions, charts, findings, tables, trust, wording
 from medkit.report.gallery import Images, gallery, taught
 from medkit.report.read import Run, read_run
 from medkit.store import write_atomically
@@ -17,7 +17,7 @@ def write_report(run_folder: Path | str) -> Path:
     """Writes ``report.html`` into a run folder from what the folder holds, complete or not.
 
     Args:
-        run_folder: A folder made by ``medkit run``.
+        run_folder: A folder made by ``medkit run``, or by ``medkit evaluate``.
 
     Returns:
         The path of the report.
@@ -38,13 +38,18 @@ def render(run: Run) -> str:
     view = {
         "head": head,
         "head_rows": tables.headline_chart(run, head),
-        "doubts": findings.doubts(run, head),
+        "doubts": findings.by_gravity([*findings.doubts(run, head), *cautions.cautions(run, head)]),
         "overview": tables.overview(run),
         "slices": tables.slices(run, head),
         "controls": tables.controls(run),
+        "poor": trust.corruptions(run),
+        "certainty": trust.calibrated(run),
+        "definitions": trust.definitions(run),
+        "asked": trust.asked(run),
         "forgetting": tables.forgetting(run),
         "training": tables.training(run),
         "budget": tables.budget(run),
+        "equal": trust.equal_budget(run, head),
         "gallery": gallery(run, head, images),
         "data": about.data_card(run),
         "taught": taught(run, images),
@@ -53,20 +58,19 @@ def render(run: Run) -> str:
         "make": about.reproduce(run),
     }
     title = str(run.recipe.get("title") or run.name)
-    return (
-        template_engine()
-        .get_template("template.html")
-        .render(
-            **view,
-            title=title,
-            name=run.name,
-            note=str(run.comparisons.get("note") or ""),
-            definition=str(
-                findings.accuracy(run, head.model or "base", head.benchmark).get("definition") or ""
-            ),
-            missing=run.missing,
-            contents=[(anchor, label) for anchor, label in _CONTENTS if _has(view, anchor)],
-        )
+    engine = template_engine()
+    if run.alone:
+        engine.globals |= {"legend_words": {**_LEGEND, "final": head.model}, "unshown": ("base", "stage")}
+    return engine.get_template("template.html").render(
+        **view,
+        title=title,
+        name=run.name,
+        # the comparison counts each stage by itself; where the stages can be added up, the table says more
+        note="" if view["equal"]["rows"] else str(run.comparisons.get("note") or ""),
+        definition=str(findings.accuracy(run, head.model or "base", head.benchmark).get("definition") or ""),
+        missing=run.missing,
+        alone=run.alone,
+        contents=[(anchor, label) for anchor, label in _CONTENTS if _has(view, anchor, run.alone)],
     )
 
 
@@ -89,6 +93,7 @@ def template_engine() -> Environment:
         "points_interval": wording.points_interval,
         "count": wording.count,
         "legend_words": _LEGEND,
+        "unshown": (),
         "level_words": _LEVELS,
         "version": __version__,
     }
@@ -103,6 +108,7 @@ _LEGEND = {
     "majority": "always the most frequent answer of the kind",
     "loss": "loss",
     "valid": "validation loss",
+    "diagonal": "as sure as right",
 }
 _LEVELS = {"warn": "Caution", "note": "Note", "fine": "Checked"}
 _CONTENTS = (
@@ -111,18 +117,27 @@ _CONTENTS = (
     ("benchmarks", "Benchmarks"),
     ("slices", "By kind"),
     ("controls", "Controls"),
+    ("poor", "Poor pictures"),
+    ("certainty", "Certainty"),
+    ("definitions", "Other definitions"),
     ("forgetting", "Forgetting"),
     ("training", "Training"),
     ("gallery", "Before and after"),
+    ("asked", "How it was asked"),
     ("data", "Data card"),
     ("ledger", "Ledger"),
     ("model", "Model card"),
     ("reproduce", "Make it again"),
 )
-_OPTIONAL = {"benchmarks": "overview", "slices": "slices", "controls": "controls", "forgetting": "forgetting"}
+_OF_RUNS = ("data", "ledger", "model", "reproduce")
+_OPTIONAL = {"benchmarks": "overview"} | {
+    name: name for name in ("slices", "controls", "poor", "certainty", "definitions", "forgetting", "asked")
+}
 
 
-def _has(view: dict, anchor: str) -> bool:
+def _has(view: dict, anchor: str, alone: bool) -> bool:
+    if alone and anchor in _OF_RUNS:
+        return False
     if anchor == "gallery":
         return bool(view["gallery"]["total"])
     return bool(view[_OPTIONAL.get(anchor, anchor)]) if anchor in (*_OPTIONAL, "training") else True

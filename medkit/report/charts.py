@@ -154,7 +154,9 @@ def key(style: str) -> Markup:
         dot = '<circle class="valid" cx="11" cy="6" r="3"/>' if style == "valid" else ""
         body = f'<path class="{style}" d="M1 6 L21 6"/>{dot}'
         return Markup(f'<svg class="key curves" width="22" height="12" aria-hidden="true">{body}</svg>')
-    if style == "majority":
+    if style == "diagonal":
+        body = '<path class="line diagonal" d="M1 11 L21 1"/>'
+    elif style == "majority":
         body = '<line class="majority" x1="11" x2="11" y1="0" y2="12"/>'
     else:
         body = f'<line class="whisker {style}" x1="1" x2="21" y1="6" y2="6"/>' + _shape(style, "11", 6)

@@ -55,6 +55,8 @@ def benchmark_names(run: Run) -> list[str]:
 
 def is_general(run: Run, benchmark: str) -> bool:
     """Whether a benchmark asks about another domain than the one adapted to (it measures forgetting)."""
+    if run.alone:
+        return False
     general = mapping(mapping(run.comparisons.get("benchmarks")).get(benchmark)).get("general")
     if isinstance(general, bool):
         return general
@@ -70,6 +72,16 @@ def final_model(run: Run) -> str:
     if isinstance(final, str) and final in models:
         return final
     return models[-1] if models else ""
+
+
+def stage_path(run: Run, model: str) -> list[str]:
+    """Gives the training stages that lead from the base to a model, in their order; [] where they are unknown."""
+    steps = {step.name: step for step in run.of("train")}
+    path: list[str] = []
+    while model in steps and model not in path:
+        path.insert(0, model)
+        model = str(find_key(steps[model].settings, "start") or "base")
+    return path if model == "base" else []
 
 
 def accuracy(run: Run, model: str, benchmark: str) -> dict[str, Any]:
@@ -96,6 +108,10 @@ def headline(run: Run) -> Headline:
     parts: dict[str, Any] = {"benchmark": benchmark, "model": model, "base": base, "adapted": adapted}
     if not base and not adapted:
         text = "Nothing has been evaluated yet, so this report can't say whether the adaptation helped."
+        return Headline("unknown", sentence=text, difference={}, **parts)
+    if run.alone and adapted:
+        asked = f"{_amount(scored.get('count'))} {benchmark} questions about {_amount(scored.get('images'))} images"
+        text = f"On {asked}, {model} answers {_measured(adapted, named=True)} correctly."
         return Headline("unknown", sentence=text, difference={}, **parts)
     if not base or not adapted:
         who, entry = ("base", base) if base else ("adapted", adapted)
@@ -133,7 +149,7 @@ def headline(run: Run) -> Headline:
 
 
 def doubts(run: Run, head: Headline) -> list[Finding]:
-    """Lists what to distrust, the gravest first; a check that found nothing is listed as such."""
+    """Lists what to distrust; a check that found nothing is listed as such."""
     found: list[Finding] = []
     if head.verdict == "none":
         found.append(Finding("warn", "No gain is shown", "The interval of the difference includes zero."))
@@ -150,7 +166,11 @@ def doubts(run: Run, head: Headline) -> list[Finding]:
             found += _about_kinds(benchmark, scored)
         if is_general(run, benchmark):
             found += _about_forgetting(benchmark, compared(run, benchmark, head.model))
-    found += _about_leaks(run) + _about_training(run) + _about_data(run)
+    return found + _about_leaks(run) + _about_training(run) + _about_data(run)
+
+
+def by_gravity(found: list[Finding]) -> list[Finding]:
+    """Puts the gravest findings first."""
     order = {"warn": 0, "note": 1, "fine": 2}
     return sorted(found, key=lambda finding: order[finding.level])
 
@@ -180,7 +200,12 @@ def _under_control(name: str, entry: Any) -> str:
     return text if survives is None else f"{text} ({wording.percent(survives)} of the right answers survive)"
 
 
-_CONTROL_WORDS = {"blank": "a blank image", "shuffled": "another question's image"}
+_CONTROL_WORDS = {
+    "blank": "a blank image",
+    "shuffled": "another question's image",
+    "noise": "noise in place of the image",
+    "text": "no image at all",
+}
 
 
 def _about_counts(benchmark: str, scored: dict[str, Any]) -> list[Finding]:

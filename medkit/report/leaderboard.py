@@ -41,6 +41,7 @@ def render_leaderboard(found: Found) -> str:
     boards = [_board(found, name) for name in order]
     contents = [("result", "Result"), ("distrust", "What to distrust")]
     contents += [("others", "Other benchmarks")] if len(boards) > 1 else []
+    contents += [("seeds", "Several seeds")] if any(board["seeds"] for board in boards) else []
     contents += [("controls", "Without the image"), ("models", "Models"), ("method", "How it is computed")]
     doubted = doubts(found, order)
     return (
@@ -167,12 +168,29 @@ def _board(found: Found, name: str) -> Found:
         "majority": entry["majority"] is not None,
         "rows": rows,
         "controls": controls,
+        "seeds": [_seeds(one) for one in entry["repeats"]],
+    }
+
+
+def _seeds(family: Found) -> Found:
+    marks = [
+        charts.mark(f"seed {seed}", {"value": value}, "stage")
+        for seed, value in zip(family["seeds"], family["values"], strict=True)
+    ]
+    return {
+        "models": wording.listed(family["models"]),
+        "seeds": wording.listed([str(seed) for seed in family["seeds"]]),
+        "mean": wording.percent(family["mean"]["value"]),
+        "interval": wording.interval(family["mean"]),
+        "deviation": f"{100 * family['deviation']:.1f}",
+        "range": f"{100 * min(family['values']):.1f}–{100 * max(family['values']):.1f}",
+        "chart": charts.dots([charts.mark("mean over seeds", family["mean"], "final"), *marks]),
     }
 
 
 def _control(row: Found, control: str, one: Found) -> Found:
     return {
-        "label": f"{row['model']}, {wording.words(control)}",
+        "label": f"{row['model']}, {wording.CONTROL_LABELS.get(control, wording.words(control))}",
         "value": wording.percent(one.get("value")),
         "interval": wording.interval(one),
         "survives": wording.percent(one.get("survives")),

@@ -130,7 +130,7 @@ def _controls(name: str, entry: Found, bases: set[str]) -> list[Finding]:
         detail = wording.listed([f"{one} ({share} without its image)" for one, share in blind.items()])
         found.append(Finding(level, f"{name}: the image hardly matters", f"{detail}."))
     if survives:
-        detail = f"Right answers that survive a blank or another image: {wording.listed(survives)}."
+        detail = f"Right answers that survive without their image: {wording.listed(survives)}."
         found.append(Finding("note", f"{name}: what needs no image", detail))
     return found
 
@@ -173,7 +173,8 @@ def _seeds(name: str, entry: Found) -> list[Finding]:
         detail = (
             f"{wording.listed(one['models'])} differ in the seed only ({seeds}), so their order says nothing "
             f"about recipes. Over seeds and questions: {wording.percent(one['mean']['value'])} "
-            f"({wording.interval(one['mean'])}), deviation between seeds {100 * one['deviation']:.1f} points."
+            f"({wording.interval(one['mean'])}), deviation between seeds {100 * one['deviation']:.1f} points, "
+            f"single runs {100 * min(one['values']):.1f} to {100 * max(one['values']):.1f}{wording.SPACE}%."
         )
         level = "note" if entry["general"] else "warn"
         found.append(Finding(level, f"{name}: one recipe, several seeds", detail))

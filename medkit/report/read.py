@@ -57,6 +57,7 @@ class Run:
         answers: Model name -> rows of ``answers.jsonl``.
         logs: Training stage -> rows of ``log.jsonl``.
         missing: One sentence for each piece that a complete run would have.
+        alone: Whether this is a single evaluation outside of a run.
     """
 
     folder: Path
@@ -68,6 +69,7 @@ class Run:
     logs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     comparisons: dict[str, Any] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    alone: bool = False
 
     def of(self, verb: str) -> list[Step]:
         """Gives the steps of one verb."""
@@ -88,6 +90,8 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Reads a run folder; unreadable or absent pieces become sentences in ``missing``.
 
+    The folder of a single evaluation (``medkit evaluate --out``) is read as a run that has nothing else.
+
     Raises:
         MedkitError: When there is no such folder.
     """
@@ -95,6 +99,16 @@ def read_run(folder: Path) -> Run:
         raise MedkitError(f"{folder}: no run folder is there; give the folder that `medkit run` printed")
     folder = folder.resolve()
     run = Run(folder)
+    if (folder / "scores.json").is_file():
+        _read_evaluation(Step(1, "evaluate", folder, {}), run)
+        # Alone it is the model that the page is about, not the one that others are compared with.
+        if "base" in run.scores:
+            run.scores["base model"], run.answers["base model"] = (
+                run.scores.pop("base"),
+                run.answers.pop("base"),
+            )
+        run.alone = True
+        return run
     recipe = folder / "recipe.yaml"
     if recipe.is_file():
         run.recipe_text = recipe.read_text(encoding="utf-8", errors="replace")

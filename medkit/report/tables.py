@@ -47,7 +47,7 @@ def headline_chart(run: Run, head: Headline) -> list[dict[str, Any]]:
     """Gives the rows of the chart under the headline: base, every stage, then the controls of the result."""
     rows = [
         {
-            "label": _role(model, head.model),
+            "label": model if run.alone else _role(model, head.model),
             "value": wording.percent(
                 mapping(accuracy(run, model, head.benchmark).get("accuracy")).get("value")
             ),
@@ -63,7 +63,7 @@ def headline_chart(run: Run, head: Headline) -> list[dict[str, Any]]:
         mark = charts.mark(name, entry, "control")
         rows.append(
             {
-                "label": f"{head.model}, {_CONTROL_LABELS.get(name, name)}",
+                "label": f"{head.model}, {wording.CONTROL_LABELS.get(name, name)}",
                 "value": wording.percent(mapping(entry).get("value")),
                 "interval": wording.interval(entry),
                 "chart": charts.dots([mark], _majority_of(run, head.benchmark)),
@@ -104,7 +104,7 @@ def controls(run: Run) -> list[dict[str, Any]]:
                 continue
             rows.append(_control_row(run, model, "the right image", mapping(scored.get("accuracy")), scored))
             for name, entry in mapping(scored.get("controls")).items():
-                label = _CONTROL_LABELS.get(name, name)
+                label = wording.CONTROL_LABELS.get(name, name)
                 rows.append(_control_row(run, model, label, mapping(entry), scored))
         if rows:
             found.append({"name": benchmark, "rows": rows})
@@ -207,6 +207,7 @@ def budget(run: Run) -> list[dict[str, Any]]:
         rows.append(
             {
                 "stage": step.name,
+                "steps": wording.count(result.get("steps")),
                 "samples": wording.count(entry.get("samples_seen", result.get("samples_seen"))),
                 "tokens": wording.count(entry.get("tokens", result.get("supervised_tokens"))),
                 "seconds": wording.duration(entry.get("seconds", result.get("seconds"))),
@@ -219,9 +220,6 @@ def budget(run: Run) -> list[dict[str, Any]]:
 def replay_share(step: Step) -> float | None:
     """Gives the share of general samples mixed into a training stage, None when its settings don't say."""
     return wording.number(find_key(step.settings, "replay"))
-
-
-_CONTROL_LABELS = {"blank": "blank image", "shuffled": "another question’s image"}
 
 
 def _whole(share: float) -> str:
@@ -303,7 +301,7 @@ def _scorers(base: dict[str, Any], adapted: dict[str, Any]) -> list[dict[str, st
 def _control_row(
     run: Run, model: str, label: str, entry: dict[str, Any], scored: dict[str, Any]
 ) -> dict[str, Any]:
-    survives = wording.number(entry.get("survives"))
+    survives, gain = wording.number(entry.get("survives")), wording.number(entry.get("gain_kept"))
     right = label == "the right image"
     style = style_of(model, final_model(run)) if right else "control"
     return {
@@ -313,6 +311,7 @@ def _control_row(
         "value": wording.percent(entry.get("value")),
         "interval": wording.interval(entry),
         "survives": "" if survives is None else wording.percent(survives),
+        "gain": "" if gain is None else f"{wording.points(gain).removeprefix('+')}{wording.SPACE}%",
         "chart": charts.bar(charts.mark(f"{model}, {label}", entry, style), _majority(scored)),
     }
 

@@ -7,6 +7,12 @@ from typing import Any
 
 SPACE = "\u00a0"  # a number and its unit stay on one line
 MINUS = "\u2212"
+CONTROL_LABELS = {
+    "blank": "blank image",
+    "shuffled": "another question’s image",
+    "noise": "noise as image",
+    "text": "no image",
+}
 
 
 def number(value: Any) -> float | None:

@@ -1,8 +1,10 @@
-"""Stored answers of medkit or of any other tool: JSON Lines, or JSON with a list, columns by many names."""
+"""Stored answers of medkit or of any other tool: JSON Lines, JSON with a list, or CSV, columns by many names."""
 
 from __future__ import annotations
 
 import ast
+import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -96,7 +98,7 @@ def items_of(rows: Sequence[Row], where: str, benchmark: str = "answers") -> dic
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Gives the mappings of a JSON Lines file, or of a JSON file with a list.
+    """Gives the mappings of a JSON Lines file, of a JSON file with a list, or of a CSV or TSV file.
 
     Raises:
         DataError: The file can't be read.
@@ -105,6 +107,10 @@ def read_rows(path: Path) -> list[Row]:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise DataError(f"{path} can't be read: it is no text in UTF-8") from None
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return _table(text, path)
     if text.lstrip().startswith("["):
         rows = _parsed(text, str(path))
     else:
@@ -113,6 +119,20 @@ def read_rows(path: Path) -> list[Row]:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise DataError(f"{path}: row {number} is no mapping of columns to values")
+    return rows
+
+
+def _table(text: str, path: Path) -> list[Row]:
+    try:
+        lines = csv.DictReader(
+            io.StringIO(text, newline=""), delimiter="," if path.suffix.lower() == ".csv" else "\t"
+        )
+        rows: list[Row] = list(lines)
+    except csv.Error as error:
+        raise DataError(f"{path} can't be read as a table: {error}") from None
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise DataError(f"{path}: row {number} has more or fewer cells than the header")
     return rows
 
 
@@ -131,7 +151,8 @@ def _column(rows: Sequence[Row], names: Iterable[str]) -> str | None:
     return next((name for name in names if any(name in row for row in rows)), None)
 
 
-def _first(row: Row, names: Iterable[str]) -> Any:
+def first_of(row: Row, names: Iterable[str]) -> Any:
+    """Gives the first value of these columns that is there and not empty, else None."""
     return next((row[name] for name in names if row.get(name) not in (None, "", [])), None)
 
 
@@ -144,7 +165,7 @@ def _flat(row: Row) -> Row:
 
 
 def _joined(rows: list[Row], gold: list[Row], paths: tuple[Path, Path]) -> list[Row]:
-    ids, gold_ids = ([_first(row, IDS) for row in side] for side in (rows, gold))
+    ids, gold_ids = ([first_of(row, IDS) for row in side] for side in (rows, gold))
     for path, side in zip(paths, (ids, gold_ids), strict=True):
         if None in side:
             raise DataError(f"{path}: a row has no id; it needs one of {', '.join(IDS)}")
@@ -163,25 +184,25 @@ def _joined(rows: list[Row], gold: list[Row], paths: tuple[Path, Path]) -> list[
 
 
 def _item(row: Row, reply: str, gold_names: Sequence[str], where: str) -> Item:
-    golds = _texts(_first(row, gold_names))
+    golds = _texts(first_of(row, gold_names))
     if not golds:
         raise DataError(
             f"{where} has no gold answer; it needs one of {', '.join(gold_names)}, or a file of references"
         )
-    choices = _choices(_first(row, CHOICES))
-    stated = str(_first(row, TYPES) or "").strip().lower()
+    choices = _choices(first_of(row, CHOICES))
+    stated = str(first_of(row, TYPES) or "").strip().lower()
     if choices:
         golds = [_letter(golds[0], choices)]
-    group = _first(row, GROUPS)
+    group = first_of(row, GROUPS)
     return Item(
         answer=_reply(row.get(reply)),
         references=tuple(golds),
         answer_type=_answer_type(stated, golds, choices),
         closed=stated in _CLOSED if stated else bool(choices) or _is_yes_no(golds),
         choices=choices,
-        group=str(group if group is not None else _first(row, IDS) or where),
-        category=str(_first(row, CATEGORIES) or ""),
-        image=str(_first(row, IMAGES) or ""),
+        group=str(group if group is not None else first_of(row, IDS) or where),
+        category=str(first_of(row, CATEGORIES) or ""),
+        image=str(first_of(row, IMAGES) or ""),
         truncated=bool(row.get("truncated", False)),
         id=_id(row),
         failed=str(row.get("failed") or ""),
@@ -189,7 +210,7 @@ def _item(row: Row, reply: str, gold_names: Sequence[str], where: str) -> Item:
 
 
 def _id(row: Row) -> str:
-    found = _first(row, IDS)
+    found = first_of(row, IDS)
     return "" if found is None else str(found)
 
 

@@ -46,13 +46,15 @@ def bleu_counts(said: str, references: Sequence[str]) -> np.ndarray:
 
 def bleu_from_counts(counts: np.ndarray) -> list[float]:
     """Gives BLEU-1 to BLEU-4, cumulative, from the counts of a reply or of a corpus."""
-    said, nearest = counts[:2]
-    ratio = (said + _TINY) / (nearest + _SMALL)
-    penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
-    shares = (counts[2 : 2 + ORDERS] + _TINY) / (counts[2 + ORDERS :] + _SMALL)
-    return [
-        float(product ** (1 / order)) * penalty for order, product in enumerate(np.cumprod(shares), start=1)
-    ]
+    return [float(value) for value in bleu_of_sums(counts[None])[0]]
+
+
+def bleu_of_sums(counts: np.ndarray) -> np.ndarray:
+    """Gives BLEU-1 to BLEU-4, cumulative, [R, 4], from counts of R corpora, [R, 10]."""
+    ratio = (counts[:, :1] + _TINY) / (counts[:, 1:2] + _SMALL)
+    penalty = np.where(ratio < 1, np.exp(1 - 1 / np.minimum(ratio, 1.0)), 1.0)
+    shares = (counts[:, 2 : 2 + ORDERS] + _TINY) / (counts[:, 2 + ORDERS :] + _SMALL)
+    return np.cumprod(shares, axis=1) ** (1 / np.arange(1, ORDERS + 1)) * penalty
 
 
 def rouge_l(said: str, references: Sequence[str]) -> float:

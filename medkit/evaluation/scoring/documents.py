@@ -19,13 +19,13 @@ _HALF_WIDTH = {sign + 0xFEE0: sign for sign in range(0x21, 0x7F)}
 def anls(said: str, references: Sequence[str]) -> float:
     """Gives the portal's ANLS (lmms-eval and VLMEvalKit have the same).
 
-    The distance is between collapsed, lower-cased texts, the length that it is divided by the originals':
-    extra spaces make an error smaller. Below 0.5 the score is 0.
+    The distance is between collapsed, lower-cased texts, the length that it is divided by the originals' in capitals:
+    extra spaces make an error smaller, and an "ß" counts as two. Below 0.5 the score is 0.
     """
     shares = []
     for gold in references:
         distance = edit_distance(_collapsed(said), _collapsed(gold))
-        length = max(len(said), len(gold))
+        length = max(len(said.upper()), len(gold.upper()))
         shares.append(distance / length if length else 0.0)
     best = 1 - min(shares)
     return best if best >= ANLS_THRESHOLD else 0.0

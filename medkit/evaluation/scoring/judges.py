@@ -24,6 +24,7 @@ _SIGNIFICANT = "Number of clinically significant errors by type:"
 _INSIGNIFICANT = "Number of clinically insignificant errors by type:"
 _BRACKETS = str.maketrans("", "", "[]()")
 
+GREEN_SECTIONS = ("Clinically Significant Errors", "Clinically Insignificant Errors", "Matched Findings")
 _GREEN_TYPES = 6
 _GREEN_COUNT = re.compile(r"(?<=: )\d+\b(?=\.)")
 _GREEN_MATCHED = re.compile(r"\d+\b(?=\.)")
@@ -98,9 +99,13 @@ def chexprompt_counts(reply: str) -> dict[str, dict[str, int] | int | None]:
 
 def green_counts(reply: str) -> list[int]:
     """Gives GREEN's significant errors of types a to f, then the matched findings; 0 where none is stated."""
-    errors = _green_errors(_green_section(reply, "Clinically Significant Errors"))
-    found = _GREEN_MATCHED.match(_green_section(reply, "Matched Findings"))
-    return [*errors, int(found[0]) if found else 0]
+    found = _GREEN_MATCHED.match(_green_section(reply, GREEN_SECTIONS[2]))
+    return [*green_error_counts(reply), int(found[0]) if found else 0]
+
+
+def green_error_counts(reply: str, significant: bool = True) -> list[int]:
+    """Gives GREEN's errors of types a to f, the significant or the other ones; 0 where none is stated."""
+    return _green_errors(_green_section(reply, GREEN_SECTIONS[0 if significant else 1]))
 
 
 def green(reply: str) -> float:

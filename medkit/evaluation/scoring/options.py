@@ -52,9 +52,10 @@ def can_infer_option(said: str, letters: Sequence[str]) -> str | None:
 
 def can_infer_text(said: str, options: Mapping[str, str]) -> str | None:
     """Gives the letter of the one option whose text stands in a reply that is not too long, or None."""
+    said = said.lower()  # before its length is taken: "İ" becomes two signs
     if len(said) > 2 * sum(len(text) for text in options.values()):
         return None
-    named = [letter for letter, text in options.items() if text.lower() in said.lower()]
+    named = [letter for letter, text in options.items() if text.lower() in said]
     return named[0] if len(named) == 1 else None
 
 
@@ -79,14 +80,43 @@ def first_letter(said: str) -> str:
     return next((letter for letter in "ABCDE" if said.lower() in f"({letter.lower()})"), "")
 
 
-def lmms_option(said: str, letters: Sequence[str]) -> str:
-    """Gives lmms-eval's ``extract_mcq_answer``: a letter that begins the reply, else the last one anywhere.
+# What lmms-eval takes for the words before an answer; of each the first occurrence counts.
+_THE = ("answer is", "correct answer is", "best answer is", "correct option is", "best option is", "choice is",
+        "correct choice is")  # fmt: skip
+_BEFORE = (
+    *_THE, *(f"the {words}" for words in _THE), "i choose", "i select", "i pick", "my answer is", "my choice is",
+    "옵션", "정답은", "답은", "답:", "答案是", "答案为", "选", "答えは",
+)  # fmt: skip
+_START, _END, _PHRASE, _ANYWHERE = 10, 9, 7, 0  # which form outranks which
+_FORMS = {"({})": 6, "{}.": 5, "{}:": 4, "{})": 3, "{} ": 2}
 
-    The last one may be a part of a word ("Because" is a B).
+
+def lmms_option(said: str, letters: Sequence[str]) -> str:
+    """Gives lmms-eval's ``extract_mcq_answer``: the letter in the form that ranks highest, of these the last one.
+
+    The order: a letter that begins the reply, one that ends it, one behind words like "answer is" (even within a word:
+    "answer is Because" is a B), "(B)", "B.", "B:", "B)", "B " (also at the end of a word: "MRI shows" is an I). Without
+    any of them the last letter anywhere.
+
+    Source: lmms-eval 0.7.3, ``tasks/_task_utils/mcq_extract.py``.
     """
-    among = "".join(letters)
-    found = re.match(rf"\s*([{among}])\b", said)
-    if found:
-        return found[1]
-    anywhere = re.findall(f"[{among}]", said)
-    return anywhere[-1] if anywhere else ""
+    bare = said.strip()
+    for sign in ",.!?;:'\"":
+        bare = bare.strip(sign)
+    bare, text = bare.strip(), f" {bare} "
+    lowered = text.lower()
+    behind = [found + len(words) for words in _BEFORE if (found := lowered.find(words)) >= 0]
+    ranks: list[tuple[int, int, str]] = []
+    for letter in letters:
+        ranks += [
+            (rank, text.rfind(form.format(letter)), letter)
+            for form, rank in _FORMS.items()
+            if form.format(letter) in text
+        ]
+        ranks += [(_PHRASE, place, letter) for start in behind if (place := text.find(letter, start)) >= 0]
+        if bare.startswith(letter) and not bare[1:2].isalpha():
+            ranks.append((_START, 0, letter))
+        if bare.endswith(letter) and not bare[-2:-1].isalpha():
+            ranks.append((_END, len(text) - 1, letter))
+    ranks = ranks or [(_ANYWHERE, text.rfind(letter), letter) for letter in letters if letter in text]
+    return max(ranks, key=lambda one: one[:2])[2] if ranks else ""

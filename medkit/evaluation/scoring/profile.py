@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 ANSWER_TYPES: tuple[str, ...] = ("yes_no", "number", "choice", "open", "report")
 
@@ -24,6 +27,8 @@ class Item:
         truncated: Whether the reply was cut at its limit.
         id: The question's, or "" where a file has none.
         failed: Why there is no reply, else "". Such an item has no score.
+        labelled: What the user's own labeller said: its name (``chexbert``, ``radgraph``) to that of the reply
+            and that of the reference.
     """
 
     answer: str
@@ -37,6 +42,7 @@ class Item:
     truncated: bool = False
     id: str = ""
     failed: str = ""
+    labelled: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @property
     def gold(self) -> str:
@@ -83,18 +89,43 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Sums:
+    """A number of a set that is a function of what its items add up to, so that groups can be resampled.
+
+    Attributes:
+        rows: float, [N, K]: what each item adds.
+        function: Sums, float [R, K], to the number, [R].
+    """
+
+    rows: np.ndarray
+    function: Callable[[np.ndarray], np.ndarray]
+
+
+def value_of(given: float | Sums) -> float:
+    """Gives the number of the whole set."""
+    return float(given.function(given.rows.sum(0)[None])[0]) if isinstance(given, Sums) else float(given)
+
+
+def mean_of(values: Sequence[float]) -> Sums:
+    """Gives the mean of a value that every item of a set has."""
+    rows = np.stack([np.asarray(values, dtype=np.float64), np.ones(len(values))], axis=1)
+    return Sums(rows, lambda sums: sums[:, 0] / sums[:, 1])
+
+
+@dataclass(frozen=True)
 class CorpusScores:
     """Numbers that exist for a set of answers only (F1, BLEU, CIDEr).
 
     Attributes:
         definition: What they count, in a sentence.
         applies: Whether an item belongs to the set.
-        function: The set's items to numbers by name; not on the scale 0..1 in every case.
+        function: The set's items to numbers by name; not on the scale 0..1 in every case. Numbers that are
+            ``Sums`` get intervals.
     """
 
     definition: str
     applies: Callable[[Item], bool]
-    function: Callable[[Sequence[Item]], dict[str, float]]
+    function: Callable[[Sequence[Item]], Mapping[str, float | Sums]]
 
 
 @dataclass(frozen=True)

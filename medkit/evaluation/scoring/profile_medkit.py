@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from .. import scorers
-from .profile import Given, Item, Mark, Profile, Score, is_report
+from .profile import CorpusScores, Given, Item, Mark, Profile, Score, is_report
+from .report_numbers import caption_numbers
 
 TABLE = Path(__file__).with_name("equivalents.yaml")
 _ALTERNATIVES = re.compile(r"\s+or\s+|\s*\|\s*", re.IGNORECASE)
@@ -132,5 +133,13 @@ MEDKIT = Profile(
     tuple(
         Score(name, f"{definition} Synonyms, units and named alternatives count as equal.", _score(name))
         for name, definition in scorers.DEFINITIONS.items()
+    ),
+    (
+        CorpusScores(
+            "pycocoevalcap's BLEU, ROUGE-L and CIDEr of reports whose words are normalised (case, accents, "
+            "punctuation, articles, number words).",
+            is_report,
+            lambda items: caption_numbers(items, scorers.normalise),
+        ),
     ),
 )

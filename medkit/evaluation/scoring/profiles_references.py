@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from . import (
     captions,
     documents,
@@ -19,6 +17,7 @@ from . import (
     report_text,
     rouge,
     scienceqa,
+    set_scores,
     slake,
     soft,
     yes_no,
@@ -40,6 +39,7 @@ from .profile import (
     is_yes_no,
     when,
 )
+from .report_numbers import caption_numbers
 
 
 def best(compare: Callable[[str, str], float | bool]) -> Callable[[Item], Given]:
@@ -153,13 +153,16 @@ def _pope_numbers(read: Callable[[str], str], about: str, **how: bool) -> Corpus
 
 def _mme_numbers(read: Callable[[str], str]) -> CorpusScores:
     def numbers(items: Sequence[Item]) -> dict[str, float]:
-        rows = [(item.category, item.image, read(item.answer).lower() == item.gold.lower()) for item in items]
+        rows = [
+            (yes_no.mme_category(item.category), item.image, read(item.answer).lower() == item.gold.lower())
+            for item in items
+        ]
         points = yes_no.mme_scores(rows)
         return {f"mme_{name}": points[name] for name in ("perception", "cognition")}
 
     return CorpusScores(
         "MME points: of each category 100 x questions right + 100 x images with all right, summed.",
-        lambda item: is_yes_no(item) and item.category in (*yes_no.MME_PERCEPTION, *yes_no.MME_COGNITION),
+        lambda item: is_yes_no(item) and bool(yes_no.mme_category(item.category)),
         numbers,
     )
 
@@ -188,7 +191,7 @@ _ANNOTATORS = "min(1, other annotators who said it / 3), averaged; needs several
 
 LMMS_EVAL = Profile(
     "lmms_eval",
-    1,
+    2,
     "lmms-eval 0.7",
     (
         Score("exact_match", "Equality of the whole string, case and spaces included.",
@@ -205,10 +208,12 @@ LMMS_EVAL = Profile(
         _MMMU_OPEN,
         Score("mmmu_choice", '"(B)", "B ", "B.", the option\'s text; else an option by chance, here wrong.',
               _mmmu(mmmu_choice.lmms_eval)),
-        Score("mcq", "A letter that begins the reply, else the last capital option letter, even within a word.",
+        Score("mcq", 'A letter that begins or ends the reply, follows "answer is", or stands as "(B)" or "B."; else '
+              "the last one anywhere.",
               _letter(lambda item: options.lmms_option(item.answer, list(item.choices)))),
         Score("scienceqa", "The reply is the letter, or begins with it and a full stop.",
               when(is_choice, lambda item: scienceqa.lmms(item.answer, item.gold))),
+        set_scores.ocrbench(fold_width=True),
     ),
     (
         _pope_numbers(yes_no.pope_lmms, "a reply that is neither is no error of either kind, so that precision "
@@ -219,7 +224,7 @@ LMMS_EVAL = Profile(
 
 VLMEVALKIT = Profile(
     "vlmevalkit",
-    1,
+    2,
     "VLMEvalKit, revision e8e78f05, without a judge",
     (
         Score("accuracy", "Equality without case and outer spaces.", when(is_short, best(exact.vlmevalkit_accuracy))),
@@ -233,26 +238,15 @@ VLMEVALKIT = Profile(
               _letter(lambda item: options.can_infer(item.answer, item.choices))),
         Score("first_letter", "The first capital A to E once lead-ins are gone; an empty reply is an A.",
               _letter(lambda item: options.first_letter(item.answer))),
+        set_scores.ocrbench(),
     ),
     (
         _pope_numbers(yes_no.yes_no_vlmevalkit, "a reply that is neither counts as a no.", other_is_no=True),
         _mme_numbers(yes_no.yes_no_vlmevalkit),
         CorpusScores("pycocoevalcap's BLEU, ROUGE-L and CIDEr of raw text, without tokenizer.", is_report,
-                     lambda items: _caption_numbers(items, str)),
+                     lambda items: caption_numbers(items, str)),
     ),
 )  # fmt: skip
-
-
-def _caption_numbers(items: Sequence[Item], clean: Callable[[str], str]) -> dict[str, float]:
-    said = [clean(item.answer) for item in items]
-    golds = [[clean(gold) for gold in item.references] for item in items]
-    pairs = list(zip(said, golds, strict=True))
-    counts = np.sum([captions.bleu_counts(text, own) for text, own in pairs], axis=0)
-    bleu = captions.bleu_from_counts(counts)
-    return {f"bleu_{order}": value for order, value in enumerate(bleu, start=1)} | {
-        "rouge_l": float(np.mean([captions.rouge_l(text, own) for text, own in pairs])),
-        "cider": float(np.mean(captions.cider(said, golds))),
-    }
 
 
 def _medevalkit_open(name: str) -> Callable[[Item], Given]:
@@ -308,6 +302,10 @@ MEDEVALKIT = Profile(
 )  # fmt: skip
 
 
+def _rouge_score(name: str) -> Callable[[Item], Given]:
+    return when(is_report, best(lambda said, gold: captions.rouge_scores(said, gold)[name]["f"]))
+
+
 def _omnimedvqa(item: Item) -> Given:
     right = medical_options.omnimedvqa(item.answer, dict(item.choices), item.gold)
     return Mark(0.0, "unparsed") if right is None else float(right)
@@ -344,12 +342,20 @@ OFFICIAL = Profile(
               when(is_choice, _omnimedvqa)),
         Score("medxpertqa", "MedXpertQA: the first stand-alone capital letter behind the trigger.",
               _letter(lambda item: medical_options.medxpertqa(item.answer, list(item.choices)))),
+        Score("report_rouge2", "LLaVA-Rad's: rouge-score's ROUGE-2, F-measure, averaged.", _rouge_score("rouge2")),
+        Score("report_rouge_l", "LLaVA-Rad's: rouge-score's ROUGE-L, F-measure, averaged.", _rouge_score("rougeL")),
+        set_scores.MMMU,
+        set_scores.SCIENCEQA_IMG,
+        set_scores.ocrbench(),
     ),
     (
         _pope_numbers(yes_no.pope_official, "everything without a no is a yes."),
         CorpusScores("R2Gen: BLEU, ROUGE-L and CIDEr after its cleaning for MIMIC-CXR; its cut at 100 words and "
-                     "its vocabulary are not applied.", is_report,
-                     lambda items: _caption_numbers(items, report_text.r2gen_clean)),
+                     "its vocabulary are not applied.", set_scores.is_other_report,
+                     lambda items: caption_numbers(items, report_text.r2gen_clean)),
+        CorpusScores("R2Gen: the same after its cleaning for IU X-ray; its cut at 60 words and its vocabulary are not "
+                     "applied.", set_scores.is_iu_xray,
+                     lambda items: caption_numbers(items, set_scores.clean_iu_xray)),
     ),
 )  # fmt: skip
 

@@ -9,13 +9,18 @@ import re
 import string
 
 _BRACKETED = re.compile(r"\([^)]*\)|（[^）]*）")
-_PUNCTUATION = re.compile("[" + re.escape(string.punctuation + "，。！？；：、（）【】《》") + "]")
+# Full-width forms of ASCII's signs but the full stop, and CJK's own.
+_WIDE = "".join(chr(ord(sign) + 0xFEE0) for sign in string.punctuation if sign != ".") + "。｡、《》【】"
+_PUNCTUATION = re.compile("[" + re.escape(string.punctuation + _WIDE) + "]")
 
 _SAME: dict[str, str] = {"x ray": "xray"}
-_SAME |= dict.fromkeys(["yes", "yeah", "yep", "true", "是", "是的", "对", "有", "存在", "正常"], "yes")
+_SAME |= dict.fromkeys(
+    ["yes", "yeah", "yep", "true", "是", "是的", "有", "包含", "可以", "能", "会", "正常"], "yes"
+)
 # "Abnormal" counts as a no whatever was asked: the definition is the published one.
 _SAME |= dict.fromkeys(
-    ["no", "nope", "false", "否", "不", "不是", "没有", "无", "不存在", "异常", "不正常"], "no"
+    ["no", "nope", "false", "否", "不是", "没有", "无", "不包含", "不能", "不会", "不可以", "不正常", "异常"],
+    "no",
 )
 
 
@@ -25,7 +30,7 @@ def normalise(text: str | None) -> str:
     Case, outer spaces, bracketed parts and punctuation go. A text that is a yes or a no as a whole becomes
     that word. Numbers, articles, plurals and the order of words stay.
     """
-    words = _PUNCTUATION.sub(" ", _BRACKETED.sub("", (text or "").strip().lower())).split()
+    words = _PUNCTUATION.sub(" ", _BRACKETED.sub(" ", (text or "").strip().lower())).split()
     joined = " ".join(words)
     return _SAME.get(joined, joined)
 

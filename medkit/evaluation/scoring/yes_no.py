@@ -21,6 +21,13 @@ MME_COGNITION: tuple[str, ...] = (
     "commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning",
 )  # fmt: skip
 
+_MME_NAMES = {name.lower(): name for name in (*MME_PERCEPTION, *MME_COGNITION)}
+
+
+def mme_category(name: str) -> str:
+    """Gives MME's own spelling of a category ("ocr" is "OCR"), "" for a name that is none."""
+    return _MME_NAMES.get(name.lower(), "")
+
 
 def pope_official(said: str) -> str:
     """Gives "no" where a word before the first full stop is No, not or no; everything else is a "yes"."""

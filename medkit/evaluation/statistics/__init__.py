@@ -1,7 +1,14 @@
 """Intervals, paired tests, power and calibration: pure functions over scores, seeded and vectorised."""
 
 from .calibration import answer_confidence, calibration, selective_accuracy
-from .intervals import Interval, bootstrap_interval, ratio_interval, score_interval, wilson_interval
+from .intervals import (
+    Interval,
+    bootstrap_interval,
+    ratio_interval,
+    score_interval,
+    sums_interval,
+    wilson_interval,
+)
 from .paired import Repeats, holm, mcnemar_exact, paired_bootstrap, paired_permutation, repeats
 from .power import design_effect, detectable, power_of, questions_needed
 
@@ -23,5 +30,6 @@ __all__ = [
     "repeats",
     "score_interval",
     "selective_accuracy",
+    "sums_interval",
     "wilson_interval",
 ]

@@ -12,7 +12,7 @@ little short on the side of the boundary.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,9 +120,7 @@ def bootstrap_interval(
     if count == 1:
         return Interval(value, value, value)
     means = _resampled_means(totals, sizes, resamples, seed)
-    widened = np.sqrt(count / (count - 1)) * stats.t.ppf((1 - confidence) / 2, count - 1)
-    tail = stats.norm.cdf(widened)
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(means, _tails(count, confidence))
     return Interval(value, float(low), float(high))
 
 
@@ -146,10 +144,46 @@ def ratio_interval(
     if count < 2:
         return None
     ratios = _resampled_means(totals, sizes, RESAMPLES, seed)
-    widened = np.sqrt(count / (count - 1)) * stats.t.ppf((1 - CONFIDENCE) / 2, count - 1)
-    tail = stats.norm.cdf(widened)
-    low, high = np.quantile(ratios, [tail, 1 - tail])
+    low, high = np.quantile(ratios, _tails(count))
     return Interval(float(totals.sum() / sizes.sum()), float(low), float(high))
+
+
+def sums_interval(
+    rows: np.ndarray,
+    function: Callable[[np.ndarray], np.ndarray],
+    groups: Sequence[Hashable],
+    seed: int = 0,
+) -> Interval | None:
+    """Gives a number of a whole set (F1, BLEU) with its percentile bootstrap interval, whole groups resampled.
+
+    Args:
+        rows: float, [N, K]: what each item adds to the set's sums.
+        function: Sums, float [R, K], to the number, [R].
+        groups: [N] cluster of each item.
+        seed: Seed of the resampling.
+
+    Returns:
+        None where nothing can be said of the spread: a single group, or every resample gives the same number.
+
+    Raises:
+        ValueError: If there are no rows, or as many groups as rows are not given.
+    """
+    totals = np.stack(
+        [by_group(column, groups)[0] for column in np.asarray(rows, dtype=np.float64).T], axis=1
+    )
+    count = len(totals)
+    if count < 2:
+        return None
+    rng = np.random.Generator(np.random.PCG64(seed))
+    step = max(1, 4_000_000 // count)
+    found = np.empty(RESAMPLES)
+    for start in range(0, RESAMPLES, step):
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=min(step, RESAMPLES - start))  # [R, G]
+        found[start : start + len(drawn)] = function(drawn @ totals)
+    if np.ptp(found) == 0:
+        return None
+    low, high = np.quantile(found, _tails(count))
+    return Interval(float(function(totals.sum(0)[None])[0]), float(low), float(high))
 
 
 def by_group(
@@ -170,6 +204,13 @@ def by_group(
     numbers: dict[Hashable, int] = {}
     index = np.fromiter((numbers.setdefault(group, len(numbers)) for group in groups), dtype=np.int64)
     return np.bincount(index, weights=array), np.bincount(index).astype(np.float64)
+
+
+def _tails(count: int, confidence: float = CONFIDENCE) -> list[float]:
+    """Gives the two quantiles to take for so many groups, widened by t * sqrt(G / (G - 1))."""
+    widened = np.sqrt(count / (count - 1)) * stats.t.ppf((1 - confidence) / 2, count - 1)
+    tail = float(stats.norm.cdf(widened))
+    return [tail, 1 - tail]
 
 
 def _resampled_means(totals: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -> np.ndarray:
