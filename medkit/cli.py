@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_data import data_app
 from .cli_evaluation import compare_models, ensemble, evaluate, judge, leaks, score
 from .cli_exchange import exchange_app
 from .errors import MedkitError
@@ -33,9 +34,6 @@ app = typer.Typer(
 )
 new_app = typer.Typer(no_args_is_help=True, help="Write a recipe, domain or benchmark that passes check.")
 app.add_typer(new_app, name="new")
-data_app = typer.Typer(
-    no_args_is_help=True, help="Look at data before it is used: what would identify someone."
-)
 app.add_typer(data_app, name="data")
 app.add_typer(exchange_app, name="exchange")
 
@@ -287,65 +285,6 @@ def new_benchmark(
 
         table = csv.expanduser(), count_questions(csv)
     _written(write_benchmark(name, domain, Path.cwd(), table), "medkit check")
-
-
-@data_app.command("benchmark")
-def data_benchmark(
-    name: Annotated[str, typer.Argument(help="A benchmark with data of its own.")],
-    out: Annotated[Path, typer.Option("--out", help="The dataset folder to write.")],
-    data: Annotated[Path | None, typer.Option("--data", help="Its folder; else what its card says.")] = None,
-    part: Annotated[
-        str | None, typer.Option("--part", help="train, valid or test; else the one that is asked.")
-    ] = None,
-) -> None:
-    """Read a benchmark into a dataset folder, and say what differs from its card.
-
-    medkit data benchmark vqa-rad --data ~/vqa_rad --out rad-test
-    """
-    from .readers.benchmarks import write_benchmark
-
-    typer.echo(write_benchmark(name, out, str(data) if data else None, part))
-
-
-@data_app.command("audit")
-def data_audit(
-    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files, pictures and reports.")],
-    profile: Annotated[
-        str, typer.Option(help="basic, or research: shifted dates, sex and age may stay.")
-    ] = "basic",
-    out: Annotated[Path | None, typer.Option("--out", help="Also write the counts as JSON.")] = None,
-) -> None:
-    """Say what of a folder would identify someone: counts by attribute and reason, never a value.
-
-    medkit data audit ~/export
-    """
-    from .privacy.report import write_audit
-
-    typer.echo(write_audit(folder, profile, out))
-
-
-@data_app.command("deidentify")
-def data_deidentify(
-    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files.")],
-    out: Annotated[Path, typer.Option("--out", help="A new folder for the files without identity.")],
-    key: Annotated[
-        Path, typer.Option("--key", help="File with the site's secret: openssl rand -hex 32 > key")
-    ],
-    profile: Annotated[
-        str, typer.Option(help="basic, or research: shifted dates, sex and age stay.")
-    ] = "basic",
-    mapping: Annotated[
-        Path | None,
-        typer.Option("--mapping", help="A folder for the key holder: old and new UIDs, patients."),
-    ] = None,
-) -> None:
-    """Write DICOM files without what identifies a person, under new names.
-
-    medkit data deidentify ~/export --out ~/clean --key ~/site.key
-    """
-    from .privacy.report import write_deidentified
-
-    typer.echo(write_deidentified(folder, out, key, profile, mapping))
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ from real_data import real_set, splits_of
 
 import medkit.readers
 from medkit.errors import DataError
+from medkit.privacy.report import write_audit
 from medkit.readers import Loaded, Merged, Record, Rejected, get_reader
 from medkit.readers.dicom.decode import LOSSY, decode, describe
 from medkit.readers.dicom.files import Limits, quiet, read_file
@@ -47,6 +48,9 @@ from medkit.readers.dicom.render import modality_transform, render
 from medkit.readers.dicom.series import load_values, order_slices, slices_of
 from medkit.readers.dicom.worker import Worker, decode_apart
 from medkit.readers.ingest import ingest
+from medkit.readers.review import write_review
+from medkit.readers.show import show
+from medkit.report.build import write_report
 from medkit.store import open_dataset
 
 KEY = "a key of this test only"
@@ -204,12 +208,47 @@ def test_every_real_file_has_a_fate_and_no_name_leaves(
     said = " ".join([caplog.text, *capfd.readouterr(), *(str(one.message) for one in warned)])
     told = said + json.dumps([[one.id, one.messages, one.facts, one.source] for one in made])
     raw = [path.read_bytes() for path in (tmp_path / "out").iterdir()]
+    values = values_to_look_for(root, rows)
+    assert sorted(value for value in values if holds(told, value)) == []
+    assert sorted(value for value in values if any(holds_bytes(data, value.encode()) for data in raw)) == []
+
+
+@pytest.mark.slow
+def test_no_name_is_on_a_page_that_is_made_of_the_real_files(
+    tmp_path: Path, keyed: None, capfd: pytest.CaptureFixture
+) -> None:
+    root, rows = items()
+    step = tmp_path / "run" / "1-ingest"
+    made = read_in(root, step)
+    summary = {"step": "ingest", "verb": "ingest", "settings": {"domain": {"name": "hospital"}}}
+    (step / "summary.json").write_text(json.dumps({**summary, "result": made.summary}), encoding="utf-8")
+    write_report(tmp_path / "run")
+    show(step, tmp_path / "pages")
+    print(write_audit(root, "basic", tmp_path / "pages" / "audit.json"))
+    print(write_review(root, tmp_path / "holder" / "review.html"))
+    # The review's pictures may show a name: its words may not.
+    words = re.sub(
+        r"data:image/webp;base64,[^\"]+", "", (tmp_path / "holder" / "review.html").read_text("utf-8")
+    )
+    pages = [
+        path for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".html", ".md", ".json")
+    ]
+    assert {path.name for path in pages} >= {"report.html", "contact-sheet.html", "README.md", "audit.json"}
+    texts = [path.read_text(encoding="utf-8") for path in pages if path.name != "review.html"]
+    said = "\n".join([*texts, words, *capfd.readouterr()]).replace(str(tmp_path), "")
+    own = OWN_WORDS + "\n".join(path.read_text("utf-8") for path in READERS.parent.rglob("*.html"))
+    values = {value for value in values_to_look_for(root, rows) if not holds(own, value)}
+    assert sorted(value for value in values if holds(said, value)) == []
+
+
+def values_to_look_for(root: Path, rows: list[dict[str, Any]]) -> set[str]:
+    """Gives the identifying values of a set's headers and its file names, less what medkit says itself."""
+    names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
     values = set().union(*(identifying_values(root / row["file"]) for row in rows))
     values |= {Path(name).stem for name in names if len(Path(name).stem) > LEAST_VALUE}
     values = {value for value in values if not holds(OWN_WORDS, value)}
     assert len(values) > 10
-    assert sorted(value for value in values if holds(told, value)) == []
-    assert sorted(value for value in values if any(holds_bytes(data, value.encode()) for data in raw)) == []
+    return values
 
 
 def holds(text: str, value: str) -> bool:

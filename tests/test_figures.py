@@ -18,11 +18,12 @@ from medkit.errors import DataError
 from medkit.readers import Record, Rejected
 from medkit.readers.figures import files, layout, modality, read
 from medkit.readers.figures.article import read_article
-from medkit.readers.figures.licence import allows, normalised, third_party
+from medkit.readers.figures.licence import normalised, third_party
 from medkit.readers.figures.panels import split_panels
 from medkit.readers.figures.parts import Article, Figure, Picture
 from medkit.readers.figures.xml import XmlError, parse
 from medkit.readers.ingest import ingest
+from medkit.readers.licences import allows
 from medkit.store import open_dataset
 from medkit.teacher.teach import teach
 from tests.real_data import real_set, splits_of

@@ -22,7 +22,7 @@ FLOORS = (
     ("teacher", "models", "state"),
     ("training", "evaluation", "report", "tables", "provenance"),
     ("check", "exchange"),
-    ("run", "cli_evaluation", "cli_exchange"),
+    ("run", "cli_data", "cli_evaluation", "cli_exchange"),
     ("cli",),
     ("__main__",),
 )

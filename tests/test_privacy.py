@@ -34,6 +34,7 @@ from medkit.privacy.profile import BASIC, RESEARCH, Mask, Profile
 from medkit.privacy.pseudonyms import Pseudonyms, read_key, shifted
 from medkit.privacy.table import row_of, table
 from medkit.privacy.text import clean, known_values
+from medkit.readers.ingest import ingest
 from tests.real_data import real_set
 
 KEY = bytes(range(32))
@@ -195,6 +196,39 @@ def test_the_marks_would_be_seen(full: Any) -> None:
     for depth in (0, 1, 2):
         seen = sum(mark in out.getvalue() for _, mark in marks[depth])
         assert seen == len(marks[depth])
+
+
+def test_no_attribute_of_the_table_leaves_through_the_reader(
+    full: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("MEDKIT_PATIENT_KEY", KEY.hex())
+    dataset, marks = full
+    whole = Dataset()
+    for element in dataset:
+        if element.tag.group > 2:
+            whole[element.tag] = element
+    folder = tmp_path / "in"
+    folder.mkdir()
+    whole.file_meta = dataset.file_meta
+    pydicom.dcmwrite(folder / "one.dcm", whole, enforce_file_format=True)
+    name = str(whole.PatientName).partition("^")[0]
+    (folder / "one.txt").write_text(f"No effusion. {name} was here on 2024-02-29.", encoding="utf-8")
+    whole_text = {"reports": "{name}.txt", "give": ["caption", "record"]}
+    options = {**whole_text, "patient": ["age_band", "sex"], "profiles": "window"}
+    domain = {"name": "ward", "licence": "yours", "data": {"reader": "dicom", "options": options}}
+    made = ingest({"domain": domain, "data": str(folder)}, {}, tmp_path / "out")
+    assert made["samples"] == 2
+    data = b"".join(path.read_bytes() for path in sorted((tmp_path / "out").iterdir()))
+    said = capfd.readouterr()
+    data += f"{caplog.text}{said.out}{said.err}".encode()
+    left = [name for at in marks.values() for name, mark in at if mark in data]
+    assert left == []
+    assert b"No effusion. [NAME] was here on [DATE]." in data
 
 
 def test_shifting_dates_keeps_times_of_day_and_nothing_else(full: Any) -> None:

@@ -6,9 +6,9 @@ Every model refuses unknown keys and never converts one type into another: a car
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, StringConstraints
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME.pattern}$")]
@@ -18,6 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 SampleKind = Literal["caption", "description", "conversation", "reasoning", "question", "record"]
 Scorer = Literal["answer", "exact", "contained", "token_recall", "f1", "yes_no", "choice"]
+LicenceUse = Literal["any", "research", "commercial"]
 ProfileName = Literal[
     "medkit", "llava_med_v1", "llava_med_v1_batch", "lmms_eval", "vlmevalkit", "medevalkit", "official"
 ]
@@ -33,6 +34,13 @@ def _threads(value: Any) -> int | str:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024):
         return value
     raise ValueError("must be a whole number of threads of at least 1, or auto")
+
+
+def _licence(value: str) -> str:
+    # The two words differ by one letter: a use in the licence's place would filter nothing.
+    if value in get_args(LicenceUse):
+        raise ValueError("must be the data's licence; what it is wanted for is data.license")
+    return value
 
 
 class Card(BaseModel):
@@ -128,6 +136,7 @@ class DomainData(Card):
         env: Environment variable that holds the path when the recipe gives none.
         where: One sentence: where the set can be had.
         splits: Source split name -> train, valid or test.
+        license: What the data is wanted for; records whose licence doesn't allow it stay out.
     """
 
     reader: Name
@@ -136,6 +145,7 @@ class DomainData(Card):
     env: str = ""
     where: str = ""
     splits: dict[str, Literal["train", "valid", "test"]] = {}
+    license: LicenceUse = "any"
 
 
 class Domain(Card):
@@ -144,7 +154,7 @@ class Domain(Card):
     name: Name
     title: Text
     description: Text
-    licence: Text
+    licence: Annotated[Text, AfterValidator(_licence)]
     data: DomainData
     teacher: str = "teacher.yaml"
     fixture: str | None = None
@@ -267,6 +277,7 @@ class IngestSettings(Card):
         train, valid, test: Pictures of each split, for domains that medkit draws.
         workers: Processes that decode and render pictures; ``auto`` takes one a processor.
         engine: ``ray`` has a Ray cluster do what the workers do; the dataset is the same.
+        license: Takes the place of the domain cards' ``data.license``.
     """
 
     limit: Positive | None = None
@@ -276,6 +287,7 @@ class IngestSettings(Card):
     seed: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int | str, PlainValidator(_workers)] = "auto"
     engine: Literal["local", "ray"] = "local"
+    license: LicenceUse | None = None
 
 
 class TeacherSettings(Card):

@@ -67,10 +67,11 @@ def mask_for(dataset: Dataset, masks: tuple[Mask, ...]) -> Mask | None:
     """Gives the first mask that fits a picture's device and size."""
     for mask in masks:
         size = dataset.get("Rows"), dataset.get("Columns")
-        device = str(dataset.get("Manufacturer", "")), str(dataset.get("ManufacturerModelName", ""))
+        wanted = (mask.manufacturer, mask.model, mask.station)
+        names = ("Manufacturer", "ManufacturerModelName", "StationName")
+        device = [str(dataset.get(name) or "").strip() for name in names]
         if size == (mask.rows, mask.columns) and all(
-            not want or want == have
-            for want, have in zip((mask.manufacturer, mask.model), device, strict=True)
+            not want or want == have for want, have in zip(wanted, device, strict=True)
         ):
             return mask
     return None

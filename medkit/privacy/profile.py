@@ -16,7 +16,7 @@ class Mask:
     Attributes:
         boxes: (left, top, right, bottom) in pixels of a picture of ``rows`` by ``columns``; right and bottom
             are the first pixel outside.
-        manufacturer, model: As in the header, "" for any.
+        manufacturer, model, station: As in the header, "" for any.
     """
 
     rows: int
@@ -24,6 +24,7 @@ class Mask:
     boxes: tuple[Box, ...]
     manufacturer: str = ""
     model: str = ""
+    station: str = ""
 
 
 @dataclass(frozen=True)

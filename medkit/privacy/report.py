@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -16,6 +17,7 @@ from rich.table import Table
 from medkit.errors import DataError
 from medkit.privacy.audit import Audit, audit
 from medkit.privacy.deidentify import deidentify, mapping, save, text_at
+from medkit.privacy.masks import masks_of_file
 from medkit.privacy.profile import PROFILES, Profile
 from medkit.privacy.pseudonyms import read_key
 from medkit.privacy.quiet import quiet
@@ -47,7 +49,9 @@ def audit_table(found: Audit) -> str:
 
 
 @quiet()
-def write_deidentified(folder: Path, out: Path, key_file: Path, profile: str, mapping_to: Path | None) -> str:
+def write_deidentified(
+    folder: Path, out: Path, key_file: Path, profile: str, mapping_to: Path | None, masks: Path | None = None
+) -> str:
     """Writes every DICOM file of a folder without identity, and a ledger of what was left out.
 
     Files are named by their new UIDs, so that no old name stays; the ledger names inputs by the hash of their
@@ -55,9 +59,11 @@ def write_deidentified(folder: Path, out: Path, key_file: Path, profile: str, ma
     only where they are asked for, and never inside ``out``.
 
     Raises:
-        DataError: A folder, the key or the profile can't be used.
+        DataError: A folder, the key, the profile or the masks can't be used.
     """
     chosen, key = _profile(profile), read_key(key_file)
+    if masks is not None:
+        chosen = replace(chosen, masks=masks_of_file(masks))
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} isn't empty; give a new folder")
     if mapping_to is not None and out.resolve() in (mapping_to.resolve(), *mapping_to.resolve().parents):

@@ -18,6 +18,7 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
+from medkit.privacy.presidio import Finder
 from medkit.privacy.quiet import quiet
 from medkit.privacy.rules import MONTHS, RULES
 
@@ -48,6 +49,7 @@ _WORDS = {
     "university", "general", "the", "and", "for", "unknown", "none", "left", "right", "male", "female", "head",
     "chest", "abdomen", "brain", "lung", "liver", "hand", "foot", "skull", "spine", "test", "phantom",
 }  # fmt: skip
+_MARK = re.compile(r"\[[A-Z]+\]")
 _KINDS = {
     keyword: kind
     for kind, keywords in (("NAME", _NAMES), ("ID", _IDS), ("PLACE", _PLACES), ("DATE", _DATES))
@@ -100,8 +102,8 @@ def known_values(dataset: Dataset) -> Known:
     return Known(tuple(sorted(found, key=lambda one: (-len(one[1]), one))))
 
 
-def clean(text: str, known: Known | None = None) -> Cleaned:
-    """Gives a text without known values and what the rules find."""
+def clean(text: str, known: Known | None = None, finder: Finder | None = None) -> Cleaned:
+    """Gives a text without known values, what the rules find and, where it is asked, what Presidio finds."""
     found: Counter[str] = Counter()
     if known is not None and known.pattern is not None:
         kinds = known.kinds
@@ -114,6 +116,8 @@ def clean(text: str, known: Known | None = None) -> Cleaned:
         text = known.pattern.sub(replace, text)
     for kind, rule in RULES:
         text = rule.sub(lambda match, kind=kind: _replaced(match, kind, found), text)
+    if finder is not None:
+        text = _without_spans(text, finder.spans(text), found)
     # "[NAME], [NAME]" of one person's parts reads as one.
     text = re.sub(r"\[(\w+)\](?:[\s,]+\[\1\])+", r"[\1]", text)
     return Cleaned(text, +found)
@@ -129,6 +133,16 @@ def _replaced(match: re.Match[str], kind: str, found: Counter[str]) -> str:
         return whole
     found[kind] += 1
     return f"{whole[:low]}[{kind}]{whole[high:]}"
+
+
+def _without_spans(text: str, spans: list[tuple[int, int, str]], found: Counter[str]) -> str:
+    marks = [match.span() for match in _MARK.finditer(text)]
+    for start, end, kind in reversed(spans):
+        if any(start < last and first < end for first, last in marks):
+            continue
+        found[kind] += 1
+        text = f"{text[:start]}[{kind}]{text[end:]}"
+    return text
 
 
 def _walk(dataset: Dataset, depth: int) -> Iterable[tuple[str, str]]:

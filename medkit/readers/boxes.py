@@ -26,22 +26,35 @@ from medkit.readers import (
     split_in,
     split_of,
 )
+from medkit.readers.box_tables import box_rows
+from medkit.readers.truths import coco_mask
 
-OPTIONS = ("layout", "incomplete", "complete", "rename", "modality", "group_pattern", "licence")
+OPTIONS = (
+    "layout", "files", "columns", "incomplete", "complete", "rename", "modality", "group_pattern", "licence",
+)  # fmt: skip
 MAX_ANNOTATION_BYTES = 512 * 1024 * 1024
 MAX_XML_BYTES = 16 * 1024 * 1024
+# A label, its corners as written, and what else an annotation tells of it.
+Mark = tuple[str, list[Any], dict[str, Any]]
 
 
 def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     """Reads pictures with boxes.
 
     Options:
-        layout: "voc", "coco", or "auto" (default): voc where the folder has XML files.
+        layout: "voc", "coco", "table" (a row a box), or "auto" (default): voc where the folder has XML files, else
+            coco.
+        files: With table: pattern of the tables ("*.csv"); ``{split}`` in it stands for the split's name.
+        columns: With table: role -> column, for what isn't named as usual. Roles: image, label, left, top and right,
+            bottom or width, height; in px.
         complete: Whether every object of the annotated kinds has a box (true). False: the absence of a box
             proves nothing.
         incomplete: Labels of which not every object was boxed; they go into ``facts["incomplete"]``.
         rename: Source label -> label.
         modality, group_pattern, licence: As in class_folders.
+
+    Of COCO, masks (polygons, run lengths) go into ``objects`` as ``mask`` with their ``area`` as a share of the
+    picture, and text attributes as ``attributes``.
 
     Boxes without area, outside the picture or with broken numbers are skipped and told in the ledger; their
     picture stays.
@@ -52,16 +65,40 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     check_options("boxes", options, OPTIONS)
     root = Path(root)
     layout = options.get("layout", "auto")
-    if layout not in ("auto", "voc", "coco"):
-        raise DataError(f"reader boxes: layout {layout!r} is none of auto, voc, coco")
+    if layout not in ("auto", "voc", "coco", "table"):
+        raise DataError(f"reader boxes: layout {layout!r} is none of auto, voc, coco, table")
     files = image_files(root)
     annotations = sorted(path for path in root.rglob("*.xml") if not path.name.startswith("."))
-    if layout == "voc" or (layout == "auto" and annotations):
+    if layout == "table":
+        yield from _read_table(root, files, options)
+    elif layout == "voc" or (layout == "auto" and annotations):
         if not annotations:
             raise DataError(f"{root} holds no Pascal VOC annotation (*.xml)")
         yield from _read_voc(root, files, annotations, options)
     else:
         yield from _read_coco(root, files, options)
+
+
+def _read_table(root: Path, files: list[Path], options: dict[str, Any]) -> Iterator[Record | Rejected]:
+    used = set()
+    for item in box_rows(root, files, options):
+        if isinstance(item, Rejected):
+            yield item
+            continue
+        name, image, split, boxes = item
+        if image is None:
+            yield Rejected(name or "row without a picture", "image missing", "")
+            continue
+        used.add(image)
+        split = split or split_of(image, root, options.get("splits", ()))
+        try:
+            marks: list[Mark] = [(label, corners, {}) for label, corners in boxes]
+            yield _record(Path(name).stem, image, _header_size(image), marks, split, options)
+        except _Refused as error:
+            yield Rejected(Path(name).stem, "image unreadable", str(error))
+    for path in files:
+        if path not in used:
+            yield Rejected(path.relative_to(root).as_posix(), "no annotation")
 
 
 class _Refused(Exception):
@@ -103,7 +140,7 @@ class _NoDoctype(ElementTree.TreeBuilder):
         raise _Refused("the XML declares a DOCTYPE, which annotations don't need")
 
 
-def _parse_voc(path: Path) -> tuple[tuple[float, float] | None, list[tuple[str, list[Any]]]]:
+def _parse_voc(path: Path) -> tuple[tuple[float, float] | None, list[Mark]]:
     """Gives the declared size (None when absent) and the boxes as (label, [x0, y0, x1, y1] as written)."""
     try:
         if path.stat().st_size > MAX_XML_BYTES:
@@ -116,7 +153,7 @@ def _parse_voc(path: Path) -> tuple[tuple[float, float] | None, list[tuple[str, 
     boxes = []
     for item in tree.iter("object"):
         corners = [item.findtext(f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
-        boxes.append(((item.findtext("name") or "").strip(), corners))
+        boxes.append(((item.findtext("name") or "").strip(), corners, {}))
     return size, boxes
 
 
@@ -187,10 +224,14 @@ def _coco_records(
         for item in content.get("categories", [])
         if isinstance(item, dict)
     }
-    boxes: dict[Any, list[tuple[str, list[Any]]]] = defaultdict(list)
+    boxes: dict[Any, list[Mark]] = defaultdict(list)
     for item in content["annotations"]:
         box = item.get("bbox") if isinstance(item, dict) else None
-        if not isinstance(item, dict) or "image_id" not in item or item.get("iscrowd"):
+        if (
+            not isinstance(item, dict)
+            or not isinstance(item.get("image_id"), str | int)
+            or item.get("iscrowd")
+        ):
             continue
         x, y, width, height = (
             [_number(value) for value in box] if isinstance(box, list) and len(box) == 4 else [None] * 4
@@ -201,7 +242,15 @@ def _coco_records(
             None if x is None or width is None else x + width,
             None if y is None or height is None else y + height,
         ]
-        boxes[item["image_id"]].append((names.get(item.get("category_id"), ""), corners))
+        told = item.get("attributes")
+        told = told if isinstance(told, dict) else {}
+        more = {
+            "attributes": {str(name): value for name, value in told.items() if isinstance(value, str)},
+            "segmentation": item.get("segmentation"),
+        }
+        category = item.get("category_id")
+        label = names.get(category, "") if isinstance(category, str | int) else ""
+        boxes[item["image_id"]].append((label, corners, more))
     by_name = {file.name: file for file in files}
     for row, item in enumerate(content["images"]):
         if not isinstance(item, dict) or not isinstance(item.get("file_name"), str):
@@ -227,21 +276,27 @@ def _record(
     record_id: str,
     image: Path,
     size: tuple[float, float],
-    boxes: list[tuple[str, list[Any]]],
+    boxes: list[Mark],
     split: str | None,
     options: dict[str, Any],
 ) -> Record:
     rename = options.get("rename", {})
     objects, notes = [], []
-    for label, corners in boxes:
+    for label, corners, more in boxes:
         label = str(rename.get(label, label))
+        mask, around, said = coco_mask(more.get("segmentation"), size)
+        if said:
+            notes.append(("mask left out" if mask is None else "long mask", f"{label}: {said}"))
+        if around is not None and all(corner is None for corner in corners):
+            corners = around
         box, fault = _normalised(corners, size)
         if not label:
             notes.append(("box without label", f"{corners}"))
         elif box is None:
             notes.append((fault, f"{label} at {', '.join(str(corner) for corner in corners)}"))
         else:
-            objects.append({"label": label, "box": box, "attributes": {}})
+            made: dict[str, Any] = {"label": label, "box": box, "attributes": more.get("attributes", {})}
+            objects.append(made if mask is None else {**made, "mask": mask})
     facts: dict[str, Any] = {
         "labels": {},
         "objects": objects,

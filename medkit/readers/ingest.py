@@ -18,8 +18,10 @@ from medkit.cards.shelf import open_shelf
 from medkit.errors import DataError
 from medkit.progress import bar
 from medkit.readers import Merged, Record, Rejected, get_reader, our_split
+from medkit.readers.dataset_card import about, write_card
 from medkit.readers.engines import open_engine
 from medkit.readers.known import Known
+from medkit.readers.licences import licensed
 from medkit.readers.settle import Unsettled, settle
 from medkit.readers.splits import rank
 from medkit.readers.take import taken
@@ -76,7 +78,9 @@ def ingest(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict
                 settle(samples, known.looks, max_peak, to)
             if not to.rows:
                 raise DataError(_nothing(root, to))
+            to.note("about", about(domain))
         known.finish()
+    write_card(out)
     return {**to.summary, "reading": {**counts, "seconds": round(time.monotonic() - begun, 3)}}
 
 
@@ -116,7 +120,7 @@ def _items(root: Path, settings: dict[str, Any], seed: int) -> Iterator[Record |
             if most is not None and split in options:
                 options[split] = min(options[split], most)
     options.setdefault("splits", list(data.get("splits", {})))
-    items = get_reader(data["reader"])(root, options)
+    items = licensed(get_reader(data["reader"])(root, options), settings["domain"])
     if limit is None and count is None:
         return items
     return _limited(items, data.get("splits", {}), limit, count, seed)

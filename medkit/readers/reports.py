@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medkit.errors import DataError
+from medkit.privacy.presidio import Finder
 from medkit.privacy.text import Known, clean
 from medkit.readers import Merged, Record, Rejected, inside
 
@@ -29,6 +30,7 @@ class Reports:
         name: Gives a file's name in the ledger.
         give: What is made of a record with a report: the caption, a record of facts alone of which a teacher makes
             questions, or both.
+        finder: Presidio, beside what the header knows and what the rules find.
 
     Raises:
         DataError: The pattern has another field, or none, or ``give`` holds something else.
@@ -42,11 +44,12 @@ class Reports:
         fields: tuple[str, ...],
         name: Callable[[Path], str],
         give: object = ("caption",),
+        finder: Finder | None = None,
     ):
         if not isinstance(give, list | tuple) or not give or not set(give) <= set(GIVE):
             raise DataError(f"reader {reader}: give {give!r} is no list of {' and '.join(GIVE)}")
         self.give = tuple(give)
-        self.root, self.pattern, self.name = root, pattern, name
+        self.root, self.pattern, self.name, self.finder = root, pattern, name, finder
         self._given: dict[Path, str] = {}
         self._faults: dict[Path, str] = {}
         self._glob = None
@@ -97,7 +100,7 @@ class Reports:
             if path is not None:
                 self._faults[path] = "too long, empty or no UTF-8 text"
             return None, (("no report", "its file can't be used"),)
-        cleaned = clean(text, known)
+        cleaned = clean(text, known, self.finder)
         self._given.setdefault(path, record)
         found = ", ".join(f"{count} {kind}" for kind, count in sorted(cleaned.found.items()))
         return cleaned.text, (("report cleaned", found),) if found else ()

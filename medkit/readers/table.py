@@ -11,11 +11,12 @@ from typing import Any
 
 from medkit.errors import DataError
 from medkit.readers import Record, Rejected, check_options, hashed, inside, split_in
+from medkit.readers.truths import Note, check_measurements, mask_object, measured
 from medkit.sample import assistant_turn, user_turn
 
 OPTIONS = (
     "files", "images", "id", "image", "caption", "question", "answer", "choices", "kind", "labels", "group",
-    "split", "modality", "licence", "licence_column", "unknown",
+    "split", "measurements", "masks", "modality", "licence", "licence_column", "unknown",
 )  # fmt: skip
 # Column names that are taken when the card names none.
 USUAL = {
@@ -38,6 +39,9 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
         id, image, caption, question, answer, choices, kind, group, split: Columns; the usual names are found.
         labels: List of columns that hold image-level labels; "metadata.view" is the key view of the column metadata.
         unknown: List of values that are no label ("todo", "Unknown").
+        measurements: Numbers for ``facts["measurements"]``: a list of columns, or name with unit -> column
+            ({diameter_mm: size}).
+        masks: Label -> column with a mask file, relative as the pictures: its box and area become an object.
         licence_column: Column with each picture's own licence.
         modality, licence: As in class_folders.
 
@@ -48,6 +52,10 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
         DataError: The folder is missing, no table is found, or a named column is in none of its tables.
     """
     check_options("table", options, OPTIONS)
+    measurements = check_measurements(options.get("measurements", []), "table")
+    masks = options.get("masks", {})
+    if not isinstance(masks, dict) or not all(isinstance(one, str) for pair in masks.items() for one in pair):
+        raise DataError("reader table: masks is a mapping of labels to columns with mask files")
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the folder that holds the table")
@@ -64,6 +72,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
                 continue
             if columns is None:
                 columns = _columns(path, row, options)
+                _check_columns(path, row, [*measurements.values(), *masks.values()])
             yield _record(root, place, row, columns, split, options)
 
 
@@ -147,6 +156,12 @@ def _columns(path: Path, row: dict[str, Any], options: dict[str, Any]) -> dict[s
     return columns
 
 
+def _check_columns(path: Path, row: dict[str, Any], named: list[str]) -> None:
+    for column in named:
+        if column not in row:
+            raise DataError(f"{path.name} has no column {column!r}; it has {', '.join(map(str, row))}")
+
+
 def _record(
     root: Path,
     place: str,
@@ -175,6 +190,7 @@ def _record(
             facts["labels"][column.rpartition(".")[2]] = str(label).strip()
     if options.get("modality"):
         facts["modality"] = options["modality"]
+    notes = _add_truths(facts, row, (root, base), options)
     question, answer, caption = value("question"), value("answer"), value("caption")
     messages = None
     if question not in (None, ""):
@@ -197,7 +213,38 @@ def _record(
         group=hashed(str(group)) if group not in (None, "") else image.relative_to(root).as_posix(),
         split=str(own_split).strip() if own_split not in (None, "") else split,
         licence=str(row.get(options.get("licence_column", "")) or options.get("licence", "")),
+        notes=tuple(notes),
     )
+
+
+def _add_truths(
+    facts: dict[str, Any], row: dict[str, Any], places: tuple[Path, Path], options: dict[str, Any]
+) -> list[Note]:
+    """Puts a row's measurements and masks into the facts and gives what the ledger should tell."""
+    root, base = places
+    notes: list[Note] = []
+    if options.get("measurements"):
+        numbers, notes = measured(row, check_measurements(options["measurements"], "table"))
+        if numbers:
+            facts["measurements"] = numbers
+    for label, column in options.get("masks", {}).items():
+        name = row.get(column)
+        if not isinstance(name, str) or not name.strip():
+            continue
+        path = inside(root, str(base.relative_to(root) / name.strip()))
+        if path is None or not path.is_file():
+            notes.append(("mask missing", f"{label}: {name}"))
+            continue
+        try:
+            found = mask_object(path, label)
+        except DataError as error:
+            notes.append(("mask unreadable", f"{label}: {error}"))
+            continue
+        if found is None:
+            notes.append(("empty mask", label))
+        else:
+            facts["objects"].append(found)
+    return notes
 
 
 def _inner(row: dict[str, Any], column: str) -> Any:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medkit.privacy.ocr import Line
+from medkit.privacy.profile import Mask
 from medkit.readers import Loaded
 from medkit.readers.dicom.burned_in import Box
 from medkit.readers.dicom.description import Description
@@ -14,6 +16,7 @@ from medkit.readers.dicom.profiles import Profile
 from medkit.readers.dicom.reasons import Refused, one_file
 from medkit.readers.dicom.reduced import fit_small
 from medkit.readers.dicom.render import PERCENTILES, render, spread_over, units_of
+from medkit.readers.dicom.screening import hidden_by, judge, text_in
 from medkit.readers.dicom.series import Volume, read_stored, runs_of
 from medkit.readers.slices import montage, shrink
 
@@ -33,6 +36,8 @@ class Loading:
         volume: All slices, where the profile's percentiles run over a volume.
         tile: Longest side in px of a montage's tiles, or None: the pictures stay apart.
         side: Shorter side in px that larger pictures are shrunk to, or None: they keep their size.
+        masks: Regions that become black, by device.
+        ocr: Whether text in the pictures is looked for: ``off``, ``flag`` or ``quarantine``.
     """
 
     places: tuple[tuple[Path, tuple[int, ...]], ...]
@@ -42,6 +47,8 @@ class Loading:
     volume: Volume | None = None
     tile: int | None = None
     side: int | None = None
+    masks: tuple[Mask, ...] = ()
+    ocr: str = "off"
 
     def __call__(self) -> Loaded:
         """Decodes and renders.
@@ -56,15 +63,19 @@ class Loading:
         spread = self._spread()
         pictures: list[Any] = []
         notes: dict[tuple[str, str], None] = {}
+        lines: list[Line] = []
         for path, frames in self.places:
             wanted = list(frames)
             dataset, about, stored = read_stored(path, wanted, self.limits, self._enough())
             if len(self.places) == 1 and stored.values.min() == stored.values.max():
                 raise Refused("one value")
-            made = render(dataset, stored, about, self.profile, wanted, spread, self.keep)
+            hide = hidden_by(self.masks, dataset)
+            made = render(dataset, stored, about, self.profile, wanted, spread, self.keep, hide)
+            lines += text_in(made.pictures, dataset) if self.ocr != "off" else []
             size = stored.values.shape[1:3]
             pictures += [one if self.tile else self._fitted(one, size, about) for one in made.pictures]
             notes |= dict.fromkeys(made.notes)
+        notes |= judge(lines, self.ocr)
         if self.tile is not None:
             pictures = [shrink(montage(pictures, self.tile), self.side)]
         return Loaded(pictures, tuple(notes))
@@ -72,14 +83,16 @@ class Loading:
     def _enough(self) -> int | None:
         """Gives the size that suffices to decode, or None where only whole pictures show the same.
 
-        A region's edge must not take in what lies beyond it, and the least and greatest value are single pixels'.
+        A region's edge must not take in what lies beyond it, small text must stay legible to be found, and the
+        least and greatest value are single pixels'.
         """
         ends = (
             self.profile.percentiles is not None
             and self.volume is None
             and self.profile.percentiles != PERCENTILES
         )
-        return None if self.keep is not None or self.tile is not None or ends else self.side
+        whole = self.keep is not None or self.tile is not None or bool(self.masks) or self.ocr != "off"
+        return None if whole or ends else self.side
 
     def _fitted(self, picture: Any, size: tuple[int, int], about: Description) -> Any:
         """Gives a picture shrunk to the side that is asked for."""

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from medkit.errors import DataError
+from medkit.privacy.presidio import read_finder
 from medkit.privacy.text import known_values
 from medkit.readers import Merged, Record, Rejected, check_options, split_of
-from medkit.readers.dicom.burned_in import Box, check_is_picture, clean_regions
+from medkit.readers.dicom.burned_in import Box, check_is_picture
 from medkit.readers.dicom.decode import describe
-from medkit.readers.dicom.description import Description
 from medkit.readers.dicom.facts import check_patient, facts_of
 from medkit.readers.dicom.files import DEFAULT_LIMITS, Limits, quiet, read_file, value_of
 from medkit.readers.dicom.frames import modality_of
@@ -26,6 +26,7 @@ from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms, write_mappin
 from medkit.readers.dicom.loading import Loading
 from medkit.readers.dicom.profiles import Profile, carried, choose_profiles
 from medkit.readers.dicom.reasons import Refused, one_file
+from medkit.readers.dicom.screening import Screening, read_screening
 from medkit.readers.dicom.segmentation import is_segmentation, segments_in, series_of
 from medkit.readers.dicom.series import (
     Slice,
@@ -51,7 +52,8 @@ from medkit.readers.volumes import OPTIONS as TRANSFORMS
 
 OPTIONS = (
     "profiles", "burned_in", "patient", "frames", "series", "slices", "modalities", "seconds", "mapping",
-    "reports", "give", "licence", "side_px", "segmentations", "labels", *TRANSFORMS,
+    "reports", "give", "presidio", "masks", "ocr", "released", "licence", "side_px", "segmentations", "labels",
+    *TRANSFORMS,
 )  # fmt: skip
 REPORT_FIELDS = ("accession", "study", "series", "name", "folder")
 LABELS = ("modality", "body_part", "view", "side")
@@ -68,6 +70,7 @@ class _Reading:
     patient: tuple[str, ...]
     limits: Limits
     names: Pseudonyms
+    screening: Screening
     plan: SlicePlan
     reports: Reports
     side: int | None = None
@@ -128,7 +131,11 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
             a half, a quarter ... of their size (default: pictures keep their size).
         give: What is made of a record with a report: [caption] (default), [record] (facts alone, of which a teacher
             makes questions) or both.
+        presidio: true, or {model, language, least}: Presidio also looks through the reports.
         mapping: File that takes "record,file" lines, outside the data set; stays with the key's holder.
+        masks: Regions that become black, by device: a list of {manufacturer, model, station, rows, columns, boxes}.
+        ocr: "off" (default), "flag" (text in a picture is told in the ledger) or "quarantine" (it stays out).
+        released: File with the pseudonyms of pictures that a person found free of names (``medkit data review``).
         licence: The source's licence.
 
     The environment variable MEDKIT_PATIENT_KEY keys the hashes that stand for patients, series and files.
@@ -167,8 +174,6 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the folder of the DICOM files")
-    if options.get("burned_in", "quarantine") not in ("quarantine", "keep"):
-        raise DataError(f"reader dicom: burned_in {options['burned_in']!r} is none of quarantine, keep")
     most = options.get("frames", 1)
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
         raise DataError(f"reader dicom: frames {most!r} is no whole number of at least 1")
@@ -189,6 +194,7 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
         check_patient(options.get("patient")),
         Limits(seconds=float(seconds)),
         names,
+        read_screening(options),
         plan,
         Reports(
             "dicom",
@@ -197,6 +203,7 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
             REPORT_FIELDS,
             lambda path: names.name("file", path.relative_to(root).as_posix()),
             options.get("give", ["caption"]),
+            read_finder(options.get("presidio"), "reader dicom"),
         ),
         read_side("dicom", options.get("side_px")),
         read_transforms("dicom", options),
@@ -228,7 +235,7 @@ def _scan(path: Path, record: str, name: str, reading: _Reading) -> _Scanned | N
         wanted = reading.options.get("modalities")
         if wanted is not None and modality not in wanted:
             raise Refused("modality left out")
-        keep = _kept_boxes(dataset, about, reading)
+        keep = reading.screening.regions(dataset, about, record)
         facts = facts_of(dataset, about, reading.patient)
         group, grouped_by = reading.names.group(dataset, name)
         scanned = _Scanned(
@@ -251,18 +258,17 @@ def _scan(path: Path, record: str, name: str, reading: _Reading) -> _Scanned | N
         return scanned
 
 
-def _kept_boxes(dataset: Any, about: Description, reading: _Reading) -> tuple[Box, ...] | None:
-    if reading.options.get("burned_in", "quarantine") == "keep":
-        return None
-    boxes = clean_regions(dataset, about)
-    return None if boxes is None else tuple(boxes)
-
-
 def _picture_record(scanned: _Scanned, reading: _Reading) -> Record:
     most = reading.options.get("frames", 1)
     frames = tuple(choose_slices(scanned.frames, most))
     loading = Loading(
-        ((scanned.path, frames),), scanned.profile, reading.limits, scanned.keep, side=reading.side
+        ((scanned.path, frames),),
+        scanned.profile,
+        reading.limits,
+        scanned.keep,
+        side=reading.side,
+        masks=reading.screening.masks,
+        ocr=reading.screening.ocr_of(scanned.id),
     )
     return _record(scanned.id, loading, scanned.facts, scanned, reading)
 
@@ -285,7 +291,7 @@ def _series_records(
         return
     marks = reading.marks.pop(series, [])
     try:
-        loading, facts, notes = _shown_of(volume, members[0], marks, reading)
+        loading, facts, notes = _shown_of(volume, members, marks, reading)
     except Refused as refused:
         for member in members:
             yield Rejected(member.id, refused.reason, f"series {name}: {refused.detail}")
@@ -300,15 +306,16 @@ def _series_records(
 
 
 def _shown_of(
-    volume: Volume, first: _Scanned, marks: list[tuple[str, Path]], reading: _Reading
+    volume: Volume, members: list[_Scanned], marks: list[tuple[str, Path]], reading: _Reading
 ) -> tuple[Loading | StackLoading, dict[str, Any], tuple[tuple[str, str], ...]]:
     """Gives loader, facts and notes of an ordered series.
 
     Raises:
         Refused: A segmentation of it can't be used, for half a truth is none; or the transforms can't.
     """
-    plan, transforms = reading.plan, reading.transforms
+    first, plan, transforms = members[0], reading.plan, reading.transforms
     tile = plan.tile if plan.show == "montage" else None
+    masks, ocr = reading.screening.masks, reading.screening.ocr_of(*(member.id for member in members))
     plane = plane_of(volume.slices[0].orientation)
     with one_file(), quiet():
         segments = [
@@ -323,12 +330,23 @@ def _shown_of(
     spacing_mm, order, against = volume.spacing_mm, plane_as_said(plane, volume), False
     if transforms is None:
         places = tuple(runs_of([volume.slices[index] for index in chosen]))
-        loading = Loading(places, first.profile, reading.limits, first.keep, volume, tile, reading.side)
+        loading = Loading(
+            places, first.profile, reading.limits, first.keep, volume, tile, reading.side, masks, ocr
+        )
     else:
         if first.profile.windows and not transforms.keeps_units:
             raise Refused("values are not Hounsfield units", "the intensity steps change what values mean")
         loading = StackLoading(
-            volume, first.profile, reading.limits, plane, tuple(chosen), transforms, tile, reading.side
+            volume,
+            first.profile,
+            reading.limits,
+            plane,
+            tuple(chosen),
+            transforms,
+            tile,
+            reading.side,
+            masks,
+            ocr,
         )
         spacing = stack_grid(volume, transforms)[1]
         spacing_mm = (spacing[ACROSS[plane]], *sides_of(plane, spacing))

@@ -27,6 +27,7 @@ REASONS = {
     **worker.REASONS,
     "may show a name": "A screen capture, a secondary capture, or said to have text burned into the pixels.",
     "ultrasound region unknown": "No region of the picture is known to be free of text.",
+    "shows text": "OCR found text in the picture, and the card keeps such pictures back.",
     "values are not Hounsfield units": "The profile's windows need HU, and the file's values are none.",
     "unforeseen fault": "Something in the file that medkit didn't foresee; the detail names the kind of error.",
     "modality left out": "The card's list of modalities doesn't name it.",

@@ -43,6 +43,7 @@ def render(
     frames: list[int] | None = None,
     spread: tuple[float, float] | None = None,
     keep: Iterable[tuple[int, int, int, int]] | None = None,
+    hide: Iterable[tuple[int, int, int, int]] = (),
 ) -> Rendered:
     """Renders decoded frames.
 
@@ -54,6 +55,7 @@ def render(
         frames: The frames' numbers in the file, as many as ``stored`` has; None: 0, 1, ...
         spread: Values shown as 0 and 255 where the profile takes them from a volume.
         keep: Boxes (left, top, right, bottom) in px outside which the picture becomes black; None: all stays.
+        hide: Boxes that become black.
 
     Returns:
         One picture a frame, its pixels square.
@@ -84,6 +86,9 @@ def render(
         if keep is not None:
             made = [_blacked_out(one, keep) for one in made]
             notes["kept the marked regions only", ""] = None
+        if hide := tuple(hide):
+            made = [_hidden(one, hide) for one in made]
+            notes["site mask applied", ""] = None
         return Rendered(
             [_square(one, dataset, frame, notes) for frame, one in zip(frames, made, strict=True)],
             tuple(notes),
@@ -258,6 +263,13 @@ def _blacked_out(picture: np.ndarray, keep: Iterable[tuple[int, int, int, int]])
     out = np.zeros_like(picture)
     for left, top, right, bottom in keep:
         out[top:bottom, left:right] = picture[top:bottom, left:right]
+    return out
+
+
+def _hidden(picture: np.ndarray, boxes: Iterable[tuple[int, int, int, int]]) -> np.ndarray:
+    out = picture.copy()
+    for left, top, right, bottom in boxes:
+        out[top:bottom, left:right] = 0
     return out
 
 

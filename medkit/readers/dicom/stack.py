@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from medkit.privacy.profile import Mask
 from medkit.readers import Loaded
-from medkit.readers.dicom.files import Limits, quiet
+from medkit.readers.dicom.files import Limits, quiet, read_file
 from medkit.readers.dicom.profiles import Profile
 from medkit.readers.dicom.reasons import Refused, one_file
 from medkit.readers.dicom.render import has_hounsfield_units, modality_transform, padding_of
+from medkit.readers.dicom.screening import hidden_by, judge, text_in
 from medkit.readers.dicom.segmentation import Segment
 from medkit.readers.dicom.series import Volume, read_stored, runs_of
 from medkit.readers.findings import Finding, extent_of, finding_facts, findings_of
@@ -43,6 +45,7 @@ class StackLoading:
         transforms: What is done.
         tile: Longest side in px of a montage's tiles, or None.
         side: Shorter side in px that larger pictures are shrunk to, or None.
+        masks, ocr: As in ``loading.Loading``.
     """
 
     volume: Volume
@@ -53,6 +56,8 @@ class StackLoading:
     transforms: Transforms
     tile: int | None = None
     side: int | None = None
+    masks: tuple[Mask, ...] = ()
+    ocr: str = "off"
 
     def __call__(self) -> Loaded:
         """Decodes, transforms and renders.
@@ -61,16 +66,21 @@ class StackLoading:
             Refused: With the reason.
         """
         with one_file(), quiet():
-            values = stack_values(self.volume, self.limits, self.profile)
+            values, hidden = stack_values(self.volume, self.limits, self.profile, self.masks)
             if values.min() == values.max():
                 raise Refused("one value")
             values = transformed(values, stack_affine(self.volume), self.transforms)
             made = pictures_of(values, self.profile, self.plane, self.shown, self.transforms.orientation)
             sides = sides_of(self.plane, stack_grid(self.volume, self.transforms)[1])
             pictures: list[Any] = [square(one, *sides) for one in made]
+            notes: dict[tuple[str, str], None] = {("site mask applied", ""): None} if hidden else {}
+            if self.ocr != "off":
+                notes |= judge(
+                    text_in(pictures, read_file(self.volume.slices[0].path, self.limits)), self.ocr
+                )
             if self.tile is not None:
                 pictures = [montage(pictures, self.tile)]
-            return Loaded([shrink(one, self.side) for one in pictures])
+            return Loaded([shrink(one, self.side) for one in pictures], tuple(notes))
 
 
 def stack_affine(volume: Volume) -> np.ndarray:
@@ -103,18 +113,20 @@ def stack_grid(
     return found, spacing
 
 
-def stack_values(volume: Volume, limits: Limits, profile: Profile) -> np.ndarray:
+def stack_values(
+    volume: Volume, limits: Limits, profile: Profile, masks: tuple[Mask, ...] = ()
+) -> tuple[np.ndarray, bool]:
     """Gives a series in the modality's unit; padding holds the least value of its slice, not its own far one.
 
     Returns:
-        float32 [C,R,Z].
+        float32 [C,R,Z], and whether a mask of a device hid a part, which has the least value of its slice.
 
     Raises:
         Refused: A slice can't be read, or the profile needs Hounsfield units and there are none.
     """
     first = volume.slices[0]
     out = np.empty((first.columns, first.rows, len(volume.slices)), np.float32)
-    at = 0
+    at, hidden = 0, False
     for path, frames in runs_of(volume.slices):
         dataset, about, stored = read_stored(path, list(frames), limits)
         for frame, values in zip(frames, stored.values, strict=True):
@@ -126,9 +138,12 @@ def stack_values(volume: Volume, limits: Limits, profile: Profile) -> np.ndarray
                 filled = (values >= padding[0]) & (values <= padding[1])
                 if not filled.all():
                     units[filled] = units[~filled].min()
+            for left, top, right, bottom in hidden_by(masks, dataset):
+                units[top:bottom, left:right] = units.min()
+                hidden = True
             out[:, :, at] = units.T
             at += 1
-    return out
+    return out, hidden
 
 
 def marked(

@@ -12,12 +12,13 @@ from medkit.readers import Picture as Image
 from medkit.readers import Record, Rejected, check_options, split_of
 from medkit.readers.figures import files, layout
 from medkit.readers.figures.article import read_article
-from medkit.readers.figures.licence import USES, allows, normalised, strictest
+from medkit.readers.figures.licence import normalised, strictest
 from medkit.readers.figures.modality import Classifier, classifier
 from medkit.readers.figures.panels import split_panels
 from medkit.readers.figures.parts import Article, Figure
 from medkit.readers.figures.versions import superseded
 from medkit.readers.figures.xml import XmlError, parse
+from medkit.readers.licences import USES, allows
 
 OPTIONS = ("use", "retracted", "mentions", "panels", "modality", "classifier", "certain", "give", "licence")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from medkit.readers.figures.licence import RESERVED, licence_of, normalised, strictest, third_party
+from medkit.readers.figures.licence import licence_of, normalised, strictest, third_party
 from medkit.readers.figures.mentions import mentions_of
 from medkit.readers.figures.parts import Article, Figure, Picture
 from medkit.readers.figures.text import plain, sentence
 from medkit.readers.figures.xml import XLINK, XML, Element, XmlError, local
+from medkit.readers.licences import RESERVED
 
 RETRACTED_BY = ("retraction-forward", "retraction", "retracted", "removal-forward", "withdrawal-forward")
 _RETRACTED_TITLE = re.compile(

@@ -1,4 +1,4 @@
-"""The licence of an article or a figure, by one name, and what it allows."""
+"""The licence that an article or a figure states, by one name; what it allows says ``medkit.readers.licences``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Iterable
 
 from medkit.readers.figures.text import plain
 from medkit.readers.figures.xml import XLINK, Element, local
-
-USES = ("any", "research", "commercial")
-RESERVED = "all rights reserved"
+from medkit.readers.licences import RESERVED
 
 _URL = re.compile(
     r"creativecommons\.org/(?:licen[cs]es/(?P<terms>by(?:-n[cd]|-sa)*)|publicdomain/(?P<public>zero|mark))"
@@ -84,18 +82,6 @@ def strictest(names: Iterable[str]) -> str:
         if not kept or _rank(name) > _rank(kept):
             kept = name
     return kept
-
-
-def allows(licence: str, use: str) -> bool:
-    """Says whether a licence allows a use: ``research`` any known open licence, ``commercial`` none with NC or ND.
-
-    An unknown licence allows neither.
-    """
-    if use == "any":
-        return True
-    if not licence or licence == RESERVED or _rank(licence)[0] < 0:
-        return False
-    return use == "research" or not {"NC", "ND"} & set(_terms(licence))
 
 
 def third_party(text: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from medkit.errors import DataError
+from medkit.privacy.presidio import read_finder
 from medkit.readers import Loaded, Merged, Record, Rejected, check_options, group_of, inside, split_of
 from medkit.readers.dicom.profiles import Profile, carried, choose_profiles
 from medkit.readers.findings import extent_of, finding_facts, findings_of
@@ -41,7 +42,7 @@ from medkit.readers.volumes import (
 from medkit.readers.volumes import OPTIONS as TRANSFORMS
 
 OPTIONS = (
-    "profiles", "modality", "slices", "plane", "masks", "labels", "reports", "give", "unplaced",
+    "profiles", "modality", "slices", "plane", "masks", "labels", "reports", "give", "presidio", "unplaced",
     "group_pattern", "licence", *TRANSFORMS, "side_px",
 )  # fmt: skip
 PLANES = ("axial", "coronal", "sagittal")
@@ -122,6 +123,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
         spacing_mm: Distances of values across, in depth and in height to which MONAI resamples.
         intensity: MONAI's transforms by name with their settings: ``{MedianSmooth: {radius: 1}}``.
         side_px: Shorter side that larger pictures are shrunk to (default: they keep their size).
+        presidio: true, or {model, language, least}, as in reader dicom.
         unplaced: Whether volumes without an orientation are read (false): their sides may be exchanged.
         group_pattern, licence: As in class_folders.
 
@@ -195,7 +197,8 @@ def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
         raise DataError(f"{root} holds no file; give the folder of the NIfTI files")
     names = _names(files, root)
     give = options.get("give", ["caption"])
-    reports = Reports("nifti", root, options.get("reports"), ("name", "folder"), names.__getitem__, give)
+    fields, finder = ("name", "folder"), read_finder(options.get("presidio"), "reader nifti")
+    reports = Reports("nifti", root, options.get("reports"), fields, names.__getitem__, give, finder)
     transforms = read_transforms("nifti", options, profile)
     reading = _Reading(root, options, profile, modality, plan, plane, reports, names, transforms)
     reading.side = read_side("nifti", options.get("side_px"))
