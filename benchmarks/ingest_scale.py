@@ -97,7 +97,6 @@ def one_and_two(slices: int, rounds: int, folder: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     from ingest import write_series
 
-    (folder / "series").mkdir()
     write_series(folder / "series", slices)
     os.environ.setdefault("MEDKIT_PATIENT_KEY", "invented" * 4)
     best: dict[int, tuple[float, float]] = {}

@@ -40,6 +40,7 @@ from medkit.arrow_files import (
 )
 from medkit.digests import DigestTable, PictureTable, digest_of
 from medkit.errors import DataError
+from medkit.prepared import Prepared, prepare
 from medkit.sample import Sample
 
 __all__ = ["Dataset", "DatasetWriter", "is_dataset", "open_dataset", "write_atomically"]
@@ -134,12 +135,12 @@ class DatasetWriter:
         came = hashlib.sha256(data).digest() if isinstance(data, bytes) else None
         number = self.pictures.number_of(came) if came is not None else None
         if number is None:
-            number, _ = self.put_image(pictures.prepare(data, self.limits)[0])
+            number, _ = self.put_image(prepare(data, self.limits)[0])
             if came is not None:
                 self.pictures.alias(came, number)
         return self.pictures.ref(number)
 
-    def put_image(self, prepared: pictures.Prepared) -> tuple[int, bool]:
+    def put_image(self, prepared: Prepared) -> tuple[int, bool]:
         """Stores a prepared picture once.
 
         Returns:

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "medkit"
 FLOORS = (
     ("medkit", "errors", "progress"),
     ("sample", "images", "arrow_files", "digests"),
+    ("prepared",),
     ("cards", "store", "privacy"),
     ("readers", "scaffold", "listing", "plan"),
     ("teacher", "models", "state"),

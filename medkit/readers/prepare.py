@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medkit import images as pictures
+from medkit import prepared
 from medkit.errors import DataError
 from medkit.readers.child import serve
 from medkit.readers.duplicates import LOOK_BYTES, look_of
@@ -34,7 +35,7 @@ class Picture:
         at: Where its bytes lie in the file of a memory, or -1.
     """
 
-    stored: pictures.Prepared
+    stored: prepared.Prepared
     look: bytes = b""
     at: int = -1
 
@@ -65,7 +66,7 @@ def prepare(image: Any, limits: pictures.Limits = pictures.DEFAULT_LIMITS) -> Ou
             parts, notes = loaded.images, tuple(loaded.notes)
         for part in parts:
             data = pictures.read_limited(part, limits) if isinstance(part, Path) else part
-            stored, rgb = pictures.prepare(data, limits)
+            stored, rgb = prepared.prepare(data, limits)
             made.append(Picture(stored, look_of(rgb)))
     except DataError as error:
         # A loader's error says its own reason.
@@ -145,7 +146,7 @@ def head_of(outcome: Outcome, places: list[int] | None = None) -> dict[str, Any]
 def from_head(head: dict[str, Any]) -> Outcome:
     """Gives the memory of an outcome."""
     made = tuple(
-        Picture(pictures.Prepared(ref, bytes.fromhex(pixels), width, height, b""), at=at)
+        Picture(prepared.Prepared(ref, bytes.fromhex(pixels), width, height, b""), at=at)
         for ref, pixels, width, height, _, at in head["pictures"]
     )
     notes = tuple((reason, detail) for reason, detail in head.get("notes", ()))
@@ -161,7 +162,7 @@ def filled(memory: Picture, look: bytes, data: bytes) -> Picture:
     """Gives a picture with its bytes."""
     stored = memory.stored
     return Picture(
-        pictures.Prepared(stored.ref, stored.pixels, stored.width, stored.height, data), look, memory.at
+        prepared.Prepared(stored.ref, stored.pixels, stored.width, stored.height, data), look, memory.at
     )
 
 
