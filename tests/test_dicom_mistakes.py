@@ -19,7 +19,8 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 
 from medkit.images import decode as decode_image
-from medkit.images import read_limited, without_metadata
+from medkit.images import read_limited
+from medkit.plain_pictures import without_metadata
 from medkit.readers import Record, get_reader
 from medkit.readers.dicom import series
 from medkit.readers.dicom.decode import decode

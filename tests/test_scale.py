@@ -25,7 +25,7 @@ from medkit.errors import DataError
 from medkit.images import DEFAULT_LIMITS
 from medkit.plan import Step
 from medkit.readers import READERS, Record
-from medkit.readers.duplicates import LOOK_BYTES, coarse_of, hashes_of, near_pairs
+from medkit.readers.duplicates import LOOK_BYTES, coarse_of, greys_of, hashes_of, near_pairs
 from medkit.readers.engines import open_engine
 from medkit.readers.ingest import _limited, ingest
 from medkit.readers.known import key_of
@@ -324,7 +324,7 @@ def test_near_duplicates_are_those_of_comparing_all_with_all(max_peak):
     second = random.choice(900, 600, replace=False)
     hashes = hashes_of(looks)
     found = list(
-        near_pairs(hashes, coarse_of(looks), lambda rows: looks[rows, 8:], (first, second), max_peak)
+        near_pairs(hashes, coarse_of(looks), lambda rows: greys_of(looks[rows]), (first, second), max_peak)
     )
     expected = []
     for row in first.tolist():

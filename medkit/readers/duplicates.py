@@ -63,7 +63,7 @@ class Fingerprints:
         )
         hashes, coarse = hashes_of(looks), coarse_of(looks)
         rows = np.array(a, dtype=np.int64), np.array(b, dtype=np.int64)
-        for one, other, distance in near_pairs(hashes, coarse, lambda k: looks[k, 8:], rows, max_peak):
+        for one, other, distance in near_pairs(hashes, coarse, lambda k: greys_of(looks[k]), rows, max_peak):
             yield Twins(names[one], names[other], distance)
 
 
@@ -143,7 +143,11 @@ def _first_alike(
 
 
 def look_of(image: Image.Image) -> bytes:
-    """Gives a picture's 64-bit perceptual hash (native bytes) and its 16 x 16 grey copy: 264 bytes."""
+    """Gives a picture's 64-bit perceptual hash (native bytes) and its 16 x 16 grey copy: 264 bytes.
+
+    The copy is kept as differences from one grey to the next: the greys of a flat picture would read as a number
+    of one repeated digit, such as made-up patient numbers are, to whoever searches the files for one.
+    """
     import imagehash  # brings scipy along, which only this needs
 
     grey = image.convert("L")
@@ -151,7 +155,8 @@ def look_of(image: Image.Image) -> bytes:
         grey = grey.reduce(min(grey.size) // 128)
     bits = imagehash.phash(grey).hash
     small = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.uint8)
-    return np.packbits(bits.reshape(-1)).tobytes() + small.tobytes()
+    steps = np.diff(small.reshape(-1), prepend=np.uint8(0))  # modulo 256
+    return np.packbits(bits.reshape(-1)).tobytes() + steps.astype(np.uint8).tobytes()
 
 
 def hashes_of(looks: np.ndarray) -> np.ndarray:
@@ -159,9 +164,14 @@ def hashes_of(looks: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(looks[:, :8]).view(np.uint64)[:, 0]
 
 
+def greys_of(looks: np.ndarray) -> np.ndarray:
+    """Gives the grey copies of looks [N, 264], uint8 [N, 256]."""
+    return np.cumsum(looks[:, 8:], axis=1, dtype=np.uint8)
+
+
 def coarse_of(looks: np.ndarray) -> np.ndarray:
     """Gives the mean greys of 4 x 4 parts of looks [N, 264], uint8 [N, 16]: they tell most strangers apart."""
-    cells = looks[:, 8:].reshape(-1, 4, 4, 4, 4).astype(np.uint16)
+    cells = greys_of(looks).reshape(-1, 4, 4, 4, 4).astype(np.uint16)
     return ((cells.sum(axis=(2, 4)) + 8) // 16).astype(np.uint8).reshape(-1, 16)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from medkit.digests import DigestTable, digest_of
-from medkit.readers.duplicates import coarse_of, hashes_of, near_pairs
+from medkit.readers.duplicates import LOOK_BYTES, coarse_of, greys_of, hashes_of, near_pairs
 from medkit.readers.known import LOOK_ROW
 from medkit.readers.splits import STRICT, Splitter
 from medkit.readers.spool import Spool, Stored
@@ -150,8 +150,8 @@ def _tell_near_duplicates(
         hashes, coarse = _read(looks)
 
         def grey_of(rows: np.ndarray) -> np.ndarray:
-            parts = [os.pread(file.fileno(), 256, row * LOOK_ROW + 40) for row in rows.tolist()]
-            return np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(-1, 256)
+            parts = [os.pread(file.fileno(), LOOK_BYTES, row * LOOK_ROW + 32) for row in rows.tolist()]
+            return greys_of(np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(-1, LOOK_BYTES))
 
         for split, other in (("test", "train"), ("test", "valid"), ("valid", "train")):
             one, two = STRICT.index(split), STRICT.index(other)
