@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,71 @@ def test_a_crash_a_hang_and_a_glutton_cost_one_record_each():
         "14": "image unreadable",
         "15": "unforeseen fault",
     }
+
+
+@pytest.mark.parametrize("workers", [1, "auto"])
+@pytest.mark.parametrize("processors", [1, 2])
+def test_no_picture_of_a_file_is_made_in_this_process(tmp_path, monkeypatch, workers, processors):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)), raising=False)
+    records = [Record(str(number), Drawn(number, None, "dies" if number == 0 else "")) for number in range(6)]
+    engine = open_engine(workers, "local", DEFAULT_LIMITS)
+    assert _made(records, engine) == {"0": "worker crashed"} | dict.fromkeys("12345", "made")
+    assert len(engine._workers) == 1  # for so little "auto" starts no second one
+
+
+def test_a_damaged_memory_has_its_pictures_made_by_workers_too(tmp_path, monkeypatch):
+    _pictures(tmp_path / "in", range(6))
+    settings = {**_folders(tmp_path / "in"), "workers": 1}
+    ingest(settings, {}, tmp_path / "out")
+    (tmp_path / "out/known.bin").write_bytes(b"")
+    monkeypatch.setattr("medkit.readers.workers.prepare", None)
+    assert ingest(settings, {}, tmp_path / "out")["reading"]["made"] == 6
+
+
+def test_a_worker_that_crashed_is_asked_again_after_a_stop(tmp_path, monkeypatch):
+    def reader(fault, breaks_off):
+        def read(root, options):
+            yield from (Record(str(number), Drawn(number, None, fault * (number == 2))) for number in range(4))
+            if breaks_off:
+                raise DataError("the disk is gone")
+
+        return read
+
+    settings = loaders.settings(tmp_path, 4, workers=1)
+    monkeypatch.setattr(loaders, "read", reader("dies", True))
+    with pytest.raises(DataError, match="the disk is gone"):
+        ingest(settings, {}, tmp_path / "out")
+    lines = (tmp_path / "out/reading/outcomes.jsonl").read_text().splitlines()
+    assert len(lines) == 4 and sum("worker crashed" in line for line in lines) == 1
+    monkeypatch.setattr(loaders, "read", reader("dies", False))
+    result = ingest(settings, {}, tmp_path / "out")
+    assert result["reading"]["made"] == 1 and result["reading"]["remembered"] == 3
+
+
+def test_a_loader_that_only_this_process_knows_is_called_here(monkeypatch):
+    module = types.ModuleType("only_here")
+    exec("class Loader:\n    def __call__(self):\n        return self.drawn()", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    loader = module.Loader()
+    loader.drawn = Drawn(1)
+    records = [Record("a", Drawn(2)), Record("b", loader), Record("c", Drawn(3))]
+    assert _made(records, Processes(1, DEFAULT_LIMITS)) == dict.fromkeys("abc", "made")
+
+
+def test_workers_that_cannot_be_started_stop_the_step_and_reject_nothing():
+    engine = Processes(1, DEFAULT_LIMITS, command=[sys.executable, "-c", "raise SystemExit(1)"])
+    with pytest.raises(DataError, match="a worker process can't be started"):
+        _made([Record("a", Drawn(1))], engine)
+
+
+def test_a_rejected_record_leaves_none_of_its_pictures(tmp_path, monkeypatch):
+    good = np.full((8, 8, 3), 90, np.uint8)
+    records = [Record("a", [good, b"no picture"]), Record("b", [good + 1])]
+    monkeypatch.setattr(loaders, "read", lambda root, options: iter(records))
+    ingest(loaders.settings(tmp_path, 2), {}, tmp_path / "out")
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.summary["rejected"] == {"image unreadable": 1}
+    assert dataset.refs() == dataset[0].images and len(dataset) == 1
 
 
 def test_what_no_worker_can_be_sent_is_made_here():

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from medkit.errors import DataError
+
 LENGTH = struct.Struct("<Q")
 START_SECONDS = 60.0
 
@@ -36,10 +38,11 @@ class Child:
         Raises:
             TimeoutError: No answer came in time; the process is ended.
             EOFError: The process died.
+            DataError: The process can't be started, which is no order's fault.
         """
+        child = self._started()
+        assert child.stdin is not None
         try:
-            child = self._started()
-            assert child.stdin is not None
             deadline = time.monotonic() + seconds
             child.stdin.write(LENGTH.pack(len(order)) + order)
             child.stdin.flush()
@@ -71,14 +74,20 @@ class Child:
         root = str(Path(__file__).resolve().parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-        self._child = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-        )
-        _read(self._child, LENGTH.size, time.monotonic() + START_SECONDS)
+        try:
+            self._child = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+            )
+            _read(self._child, LENGTH.size, time.monotonic() + START_SECONDS)
+        except (OSError, EOFError, TimeoutError) as error:
+            self.stop()
+            raise DataError(
+                f"a worker process can't be started ({type(error).__name__}): is there memory left? Fewer need less"
+            ) from None
         return self._child
 
 

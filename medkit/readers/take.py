@@ -8,8 +8,9 @@ from typing import Any
 
 from medkit.readers import Merged, Record, Rejected
 from medkit.readers.known import Known
-from medkit.readers.prepare import Outcome, prepare
+from medkit.readers.prepare import Outcome
 from medkit.readers.spool import Stored
+from medkit.readers.workers import Engine, made_by
 from medkit.sample import Sample, assistant_turn, user_turn
 from medkit.store import DatasetWriter
 
@@ -34,10 +35,10 @@ def stored(
         to.merge(item.record, item.reason, item.detail)
         return None
     assert outcome is not None
-    refs = [to.pictures.ref(to.put_image(picture.stored)[0]) for picture in outcome.pictures]
     if outcome.reason:
         to.reject(item.id, outcome.reason, outcome.detail)
         return None
+    refs = [to.pictures.ref(to.put_image(picture.stored)[0]) for picture in outcome.pictures]
     messages, kind = item.messages or [], "record"
     if messages:
         kind = "question" if "question" in item.facts else "conversation"
@@ -68,6 +69,7 @@ def taken(
     domain: dict[str, Any],
     to: DatasetWriter,
     known: Known,
+    engine: Engine,
     counts: Counter[str],
 ) -> Stored | None:
     """Stores what became of an item, from memory where it is known, and remembers it.
@@ -77,6 +79,7 @@ def taken(
         key: Of the record's pictures, or None.
         outcome: What was made of them just now; None: they are known.
         known: The memory.
+        engine: Makes what was remembered wrongly.
         counts: ``made`` and ``remembered`` are counted up.
     """
     if not isinstance(item, Record):
@@ -89,7 +92,7 @@ def taken(
         if key is not None:
             known.keep(key, outcome)
     if outcome is None:  # the memory is damaged, or another encoding of the same pixels was kept
-        outcome = prepare(item.image, to.limits)
+        outcome = made_by(engine, item.image, to.limits)
         counts["made"] += 1
         if key is not None:
             known.keep(key, outcome)
