@@ -159,6 +159,23 @@ def test_a_damaged_memory_costs_time_and_nothing_else(tmp_path, name):
     assert _same(tmp_path / "out", tmp_path / "whole")
 
 
+def test_names_that_are_no_text_are_told_apart(tmp_path):
+    _pictures(tmp_path / "in", range(3))
+    folder = os.fsencode(tmp_path / "in/train/abc") + b"/"
+    for number, name in enumerate((b"\xff.png", b"\xfe.png", b"\xfd.png")):
+        os.rename(folder + b"%03d.png" % number, folder + name)
+    Path(os.fsdecode(folder + b"\xfd.png")).write_bytes(b"no picture")
+    ingest(_folders(tmp_path / "in"), {}, tmp_path / "out")
+    names = [sample.id for sample in open_dataset(tmp_path / "out")]
+    assert len(names) == 2 and all(re.search(r"\\udcf[ef]", name) for name in names)
+    rejected = [row["record"] for row in open_dataset(tmp_path / "out").ledger() if row["fate"] == "rejected"]
+    assert len(rejected) == 1 and "\\udcfd" in rejected[0]
+    keys = {key_of(Path(os.fsdecode(folder + name)), DEFAULT_LIMITS) for name in (b"\xff.png", b"\xfe.png")}
+    assert len(keys) == 2
+    step = Step(1, "ingest", "ingest", _folders(tmp_path / "in"), {}, {"data": str(tmp_path / "in")})
+    assert run([step], tmp_path / "run") == ["ingest"]
+
+
 def test_the_memory_holds_no_name(tmp_path):
     _pictures(tmp_path / "Doe^Jane", range(3))
     ingest(_folders(tmp_path / "Doe^Jane"), {}, tmp_path / "out")

@@ -245,10 +245,10 @@ def _feed(total: Any, value: Any) -> bool:
             return False
         # A program can set the time of the last write back, that of the last change it can't.
         total.update(
-            f"P{value}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\0".encode(errors="replace")
+            f"P{value}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\0".encode(errors="surrogatepass")
         )
     elif value is None or isinstance(value, bool | int | float | str):
-        total.update(f"{type(value).__name__}{value!r}\0".encode(errors="replace"))
+        total.update(f"{type(value).__name__}{value!r}\0".encode(errors="surrogatepass"))
     elif isinstance(value, bytes):
         total.update(b"B%d\0" % len(value) + value)
     elif isinstance(value, np.ndarray):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from medkit.readers.prepare import Outcome
 from medkit.readers.spool import Stored
 from medkit.readers.workers import Engine, made_by
 from medkit.sample import Sample, assistant_turn, user_turn
-from medkit.store import DatasetWriter
+from medkit.store import DatasetWriter, writable
 
 CAPTION_PROMPT = "Describe the picture."
 
@@ -57,9 +58,21 @@ def stored(
         "group": item.group or item.id,
         "kind": kind,
     }
-    return Stored(
-        Sample(item.id, messages, refs, facts, source), item.split, item.notes + outcome.notes, item.kind
-    )
+    sample = Sample(*_writable([item.id, messages, refs, facts, source]))
+    return Stored(sample, item.split, item.notes + outcome.notes, item.kind)
+
+
+def _writable(row: list[Any]) -> list[Any]:
+    """Gives JSON-able values whose texts are writable."""
+    return _whole(row) if "\\ud" in json.dumps(row) else row
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return writable(value)
+    if isinstance(value, dict):
+        return {_whole(key): _whole(one) for key, one in value.items()}
+    return [_whole(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def taken(
