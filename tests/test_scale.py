@@ -25,11 +25,13 @@ from medkit.digests import DigestTable, digest_of
 from medkit.errors import DataError
 from medkit.images import DEFAULT_LIMITS
 from medkit.plan import Step
+from medkit.prepared import Prepared
 from medkit.readers import READERS, Record
 from medkit.readers.duplicates import LOOK_BYTES, coarse_of, greys_of, hashes_of, near_pairs
 from medkit.readers.engines import open_engine
 from medkit.readers.ingest import _limited, ingest
 from medkit.readers.known import key_of
+from medkit.readers.prepare import Outcome, Picture, pack
 from medkit.readers.splits import rank
 from medkit.readers.workers import Here, Processes, in_order
 from medkit.run import run
@@ -231,7 +233,9 @@ def test_a_damaged_memory_has_its_pictures_made_by_workers_too(tmp_path, monkeyp
 def test_a_worker_that_crashed_is_asked_again_after_a_stop(tmp_path, monkeypatch):
     def reader(fault, breaks_off):
         def read(root, options):
-            yield from (Record(str(number), Drawn(number, None, fault * (number == 2))) for number in range(4))
+            yield from (
+                Record(str(number), Drawn(number, None, fault * (number == 2))) for number in range(4)
+            )
             if breaks_off:
                 raise DataError("the disk is gone")
 
@@ -262,6 +266,27 @@ def test_workers_that_cannot_be_started_stop_the_step_and_reject_nothing():
     engine = Processes(1, DEFAULT_LIMITS, command=[sys.executable, "-c", "raise SystemExit(1)"])
     with pytest.raises(DataError, match="a worker process can't be started"):
         _made([Record("a", Drawn(1))], engine)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\x09",
+        b"\x02\0\0\0{}",
+        b"\x02\0\0\0[]",
+        b"\x03\0\0\0[5]",
+        pack([Outcome((Picture(Prepared("0" * 63 + "x", bytes(32), 8, 8, b"data"), bytes(LOOK_BYTES)),))]),
+        pack([Outcome((Picture(Prepared("0" * 64, bytes(32), 8, 1 << 40, b"data"), bytes(LOOK_BYTES)),))]),
+        pack([Outcome((Picture(Prepared("0" * 64, bytes(32), 8, 8, b"data"), bytes(LOOK_BYTES)),))])[:-1],
+        None,
+    ],
+)
+def test_whatever_a_worker_in_hostile_hands_answers_costs_its_record(answer):
+    told = (1 << 60).to_bytes(8, "little") if answer is None else len(answer).to_bytes(8, "little") + answer
+    code = f"import sys; o = sys.stdout.buffer; o.write(bytes(8)); o.flush(); sys.stdin.buffer.read(9); o.write({told})"
+    engine = Processes(1, DEFAULT_LIMITS, command=[sys.executable, "-c", code])
+    assert _made([Record("a", Drawn(1))], engine) == {"a": "worker crashed"}
 
 
 def test_a_rejected_record_leaves_none_of_its_pictures(tmp_path, monkeypatch):

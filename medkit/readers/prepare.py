@@ -18,6 +18,7 @@ from typing import Any
 
 from medkit import images as pictures
 from medkit import prepared
+from medkit.digests import REF
 from medkit.errors import DataError
 from medkit.readers.child import serve
 from medkit.readers.duplicates import LOOK_BYTES, look_of
@@ -121,6 +122,13 @@ def unpack(packed: bytes) -> list[Outcome]:
     Raises:
         ValueError: The bytes are none.
     """
+    try:
+        return _unpack(packed)
+    except (struct.error, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"no packed outcomes ({type(error).__name__})") from None
+
+
+def _unpack(packed: bytes) -> list[Outcome]:
     (length,) = HEAD.unpack_from(packed)
     at = HEAD.size + length
     outcomes = []
@@ -130,9 +138,17 @@ def unpack(packed: bytes) -> list[Outcome]:
         for memory, (*_, size, _) in zip(outcome.pictures, head["pictures"], strict=True):
             look, data = packed[at : at + LOOK_BYTES], packed[at + LOOK_BYTES : at + LOOK_BYTES + size]
             at += LOOK_BYTES + size
+            if not _is_sound(memory.stored) or len(look) != LOOK_BYTES or not 0 < size == len(data):
+                raise ValueError("no picture")
             made.append(filled(memory, look, data))
         outcomes.append(Outcome(tuple(made), outcome.notes, outcome.reason, outcome.detail))
     return outcomes
+
+
+def _is_sound(stored: prepared.Prepared) -> bool:
+    sides = (stored.width, stored.height)
+    whole = all(type(side) is int and 0 < side < 1 << 31 for side in sides)
+    return whole and REF.fullmatch(stored.ref) is not None and len(stored.pixels) == 32
 
 
 def head_of(outcome: Outcome, places: list[int] | None = None) -> dict[str, Any]:
