@@ -277,16 +277,11 @@ class Dataset:
 
     def values(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """Gives some columns of every sample, one batch in memory; ``facts`` and ``source`` as dicts."""
-        read = {name: json.loads if name in ("facts", "source") else None for name in names}
         # Through a mapping the whole file would count as this process's memory in the end.
         with pa.OSFile(str(self.folder / "samples.arrow")) as file, pa.ipc.open_stream(file) as batches:
             for batch in batches:
-                columns = [batch.column(name).to_pylist() for name in names]
-                decoded = [
-                    map(read[name], one) if read[name] else one
-                    for name, one in zip(names, columns, strict=True)
-                ]
-                yield from zip(*decoded, strict=True)
+                columns = [_values(name, batch.column(name).to_pylist()) for name in names]
+                yield from zip(*columns, strict=True)
 
     def image(self, ref: str) -> Image.Image:
         """Gives a picture as RGB.
@@ -342,7 +337,7 @@ class Dataset:
     def column(self, name: str) -> list[Any]:
         """Gives one column of samples.arrow as a list; ``facts`` and ``source`` as dicts."""
         values = [value for batch in self._samples.batches for value in batch.column(name).to_pylist()]
-        return [json.loads(value) for value in values] if name in ("facts", "source") else values
+        return list(_values(name, values))
 
     def ledger(self) -> list[dict[str, Any]]:
         """Gives the ledger's rows."""
@@ -367,6 +362,10 @@ class Dataset:
                 open_dataset(self.folder / other) for other in self.summary.get("images_from", [])
             ]
         return self._others
+
+
+def _values(name: str, column: list[Any]) -> Iterable[Any]:
+    return map(json.loads, column) if name in ("facts", "source") else column
 
 
 def writable(text: str) -> str:
