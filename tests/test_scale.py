@@ -175,6 +175,8 @@ def test_names_that_are_no_text_are_told_apart(tmp_path):
     assert len(rejected) == 1 and "\\udcfd" in rejected[0]
     keys = {key_of(Path(os.fsdecode(folder + name)), DEFAULT_LIMITS) for name in (b"\xff.png", b"\xfe.png")}
     assert len(keys) == 2
+    few = ingest({**_folders(tmp_path / "in"), "limit": 2}, {}, tmp_path / "few")
+    assert few["fates"]["kept"] + few["fates"].get("rejected", 0) == 2
     step = Step(1, "ingest", "ingest", _folders(tmp_path / "in"), {}, {"data": str(tmp_path / "in")})
     assert run([step], tmp_path / "run") == ["ingest"]
 
