@@ -120,7 +120,10 @@ def _groups(
     def by_length(question: Question) -> tuple[Any, ...]:
         return -length[prompts[question.key]], question.control, question.images, question.id
 
-    most = batch_size * (GROUP if pictures_held else 1)
+    def most() -> int:
+        # The first groups are small: while their pictures are prepared there is nothing to answer yet.
+        return batch_size * (min(GROUP, 2 ** max(0, len(groups) - 2)) if pictures_held else 1)
+
     groups: list[list[Question]] = []
     seen: set[str] = set()
     for question in sorted(
@@ -129,7 +132,12 @@ def _groups(
     ):
         new = {repr(pictures(question))} - seen
         held = pictures_held and len(seen) + len(new) > pictures_held
-        if not groups or len(groups[-1]) == most or held or len(groups[-1][0].images) != len(question.images):
+        if (
+            not groups
+            or len(groups[-1]) == most()
+            or held
+            or len(groups[-1][0].images) != len(question.images)
+        ):
             groups.append([])
             seen, new = set(), {repr(pictures(question))}
         groups[-1].append(question)
