@@ -300,3 +300,39 @@ def test_the_command_line_sets_lists_with_and_without_brackets():
         find_benchmarks(["held-out"], ["corruptions=fog"])
     with pytest.raises(MedkitError, match=r"--set severities\.0: Input should be less than or equal to 5"):
         find_benchmarks(["held-out"], ["severities=[7]"])
+
+
+def test_the_command_line_sets_the_hardware(folders, tmp_path, monkeypatch):
+    from medkit.errors import MedkitError
+    from medkit.evaluation import standalone
+
+    hardware, others = standalone.read_hardware(["limit=9", "hardware.processes=2", "hardware.device=cpu"])
+    assert (hardware.processes, hardware.device, hardware.precision, others) == (2, "cpu", "auto", ["limit=9"])
+    for given, told in (
+        ("hardware.processes=0", r"--set hardware\.processes: Input should be greater than or equal to 1"),
+        ("hardware.precision=fp8", r"--set hardware\.precision: Input should be 'auto'"),
+        ("hardware.threads=2", r"must be hardware\.KEY=VALUE with device, precision or processes"),
+        ("hardware.processes", r"must be hardware\.KEY=VALUE"),
+    ):
+        with pytest.raises(MedkitError, match=told):
+            standalone.read_hardware([given])
+
+    seen: list[int] = []
+
+    def asked(settings, inputs, out):
+        seen.append(settings["hardware"]["processes"])
+        if len(seen) > 1:
+            (out / "scores.json").write_text("{}")
+
+    monkeypatch.setattr(standalone, "evaluate", asked)
+    cards = standalone.find_benchmarks(["held-out"])
+    place = (folders / "stage", cards, folders / "data", tmp_path)
+    with pytest.raises(FileNotFoundError):  # stopped
+        standalone.evaluate_alone(*place, hardware=hardware)
+    # how many processes ask is no part of what an evaluation is, the precision is
+    one = hardware.model_copy(update={"processes": 1})
+    assert standalone.evaluate_alone(*place, hardware=one) == {} and seen == [2, 1]
+    with pytest.raises(MedkitError, match=r"another task \(other hardware"):
+        standalone.evaluate_alone(*place, hardware=one.model_copy(update={"precision": "bf16"}))
+    with pytest.raises(MedkitError, match="--retry-failed is for endpoints"):
+        standalone.evaluate_alone(*place, retry_failed=True)
