@@ -20,7 +20,8 @@ def evaluate(
     ] = None,
     name: Annotated[str | None, typer.Option("--model", help="The model as the endpoint lists it.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the benchmark, or hardware.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the benchmark, or hardware."),
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again what ended without a reply.")

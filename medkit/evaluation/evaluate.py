@@ -252,7 +252,7 @@ def _checked(decoding: dict[str, Any], asked: int, other: Sequence[Key]) -> dict
     if other and decoding["precision"] == "fp32":
         raise ModelError(
             f"{len(other)} of {asked} answers are others in a batch of {decoding['batch_size']} than alone, for "
-            f"example that of {' '.join(other[0])}; these numbers can't be trusted: report it with the checkpoint's family"
+            f"example that of {' '.join(other[0])}; no number can be trusted: report it, with the model's family"
         )
     before = decoding.get("batch_check", {"asked_alone": 0, "same": 0})
     return {

@@ -36,7 +36,8 @@ def candidates_of(question: Question) -> dict[str, list[str]]:
     options = list(dict.fromkeys(question.choices))
     if len(options) > 1:
         listed = [f"{letter}. {option}" for letter, option in zip(LETTERS, question.choices, strict=False)]
-        lettered = len(options) == len(listed) == len(question.choices) and all(line in question.text for line in listed)
+        distinct = len(options) == len(listed) == len(question.choices)
+        lettered = distinct and all(line in question.text for line in listed)
         if not lettered:
             return {option: [option] for option in options}
         return {
