@@ -53,7 +53,8 @@ def evaluate_alone(
     Raises:
         MedkitError: ``out`` holds another evaluation, or what ``evaluate`` raises.
     """
-    remote, hardware = isinstance(model, EndpointCard), hardware or Hardware()
+    remote = isinstance(model, EndpointCard)
+    hardware = hardware or Hardware()
     if retry_failed and not remote:
         raise MedkitError("--retry-failed is for endpoints: a model folder replies to every question")
     if remote and hardware != Hardware():

@@ -290,7 +290,7 @@ def _about_leaks(run: Run) -> list[Finding]:
     if not isinstance(leaks, dict) or not leaks:
         detail = "The comparison did not count images or questions shared by train and test."
         if run.alone:
-            detail = "An evaluation does not know what its model was trained on: `medkit leaks` counts what is shared."
+            detail = "An evaluation does not know what its model was trained on; medkit leaks TRAIN TEST counts it."
         found.append(Finding("warn", "Leaks were not counted", detail))
     else:
         total = {name: wording.number(leaks.get(name)) or 0 for name in _LEAK_WORDS}
