@@ -177,15 +177,14 @@ def array_to_rgb(array: np.ndarray, scale: Scale = "percentile") -> Image.Image:
 def to_eight_bits(values: np.ndarray, scale: Scale = "percentile") -> np.ndarray:
     """Brings values of any number type to uint8 of the same shape.
 
-    Values that are not finite become 0. A picture of one value keeps its place in the type's full range.
+    Values that are not finite become 0. A picture of one value keeps its place between 0 and the type's maximum.
 
     Args:
         values: Any shape, integers or floats (floats: full range is 0..1).
-        scale: "percentile" spreads the 0.1..99.9 percentiles over 0..255, "full" the type's whole range.
+        scale: "percentile" spreads the 0.1..99.9 percentiles over 0..255, "full" 0 to the type's maximum.
     """
     if np.issubdtype(values.dtype, np.integer):
-        info = np.iinfo(values.dtype)
-        floor, ceiling = float(info.min if info.min == 0 else 0), float(info.max)
+        floor, ceiling = 0.0, float(np.iinfo(values.dtype).max)
         numbers = values.astype(np.float64)
     else:
         floor, ceiling = 0.0, 1.0

@@ -275,6 +275,14 @@ class Dataset:
             for row in batch.to_pylist():
                 yield _sample(row)
 
+    def values(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Gives some columns of every sample, one batch in memory; ``facts`` and ``source`` as dicts."""
+        # Through a mapping the whole file would count as this process's memory in the end.
+        with pa.OSFile(str(self.folder / "samples.arrow")) as file, pa.ipc.open_stream(file) as batches:
+            for batch in batches:
+                columns = [_values(name, batch.column(name).to_pylist()) for name in names]
+                yield from zip(*columns, strict=True)
+
     def image(self, ref: str) -> Image.Image:
         """Gives a picture as RGB.
 
@@ -329,7 +337,7 @@ class Dataset:
     def column(self, name: str) -> list[Any]:
         """Gives one column of samples.arrow as a list; ``facts`` and ``source`` as dicts."""
         values = [value for batch in self._samples.batches for value in batch.column(name).to_pylist()]
-        return [json.loads(value) for value in values] if name in ("facts", "source") else values
+        return list(_values(name, values))
 
     def ledger(self) -> list[dict[str, Any]]:
         """Gives the ledger's rows."""
@@ -354,6 +362,10 @@ class Dataset:
                 open_dataset(self.folder / other) for other in self.summary.get("images_from", [])
             ]
         return self._others
+
+
+def _values(name: str, column: list[Any]) -> Iterable[Any]:
+    return map(json.loads, column) if name in ("facts", "source") else column
 
 
 def writable(text: str) -> str:

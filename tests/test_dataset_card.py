@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +141,23 @@ def test_the_hub_reads_the_front_matter(made: Path) -> None:
     card = cards.DatasetCard.load(made / "README.md")
     assert card.data.pretty_name == "Ward / ‹b›films‹/b›"
     assert card.data.size_categories == ["n<1K"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_card_of_many_samples_takes_the_memory_of_few(tmp_path: Path) -> None:
+    source = {"dataset": "d", "kind": "record", "split": "train", "licence": "MIT"}
+    with DatasetWriter(tmp_path / "out", "d") as to:
+        for number in range(40_000):
+            to.add(
+                Sample(f"r{number}", [], [], {"labels": {"n": "x" * 1500}}, {**source, "group": str(number)})
+            )
+    code = (
+        "import sys; from pathlib import Path; from medkit.readers.dataset_card import write_card\n"
+        "most = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
+        "before = most(); write_card(sys.argv[1]); print(most() - before)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    grown = int(subprocess.run(command, check=True, capture_output=True).stdout) * 1024
+    assert (tmp_path / "out/samples.arrow").stat().st_size > 60_000_000
+    assert grown < 30_000_000
+    assert "| samples | 40000 |" in (tmp_path / "out/README.md").read_text()

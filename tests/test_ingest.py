@@ -14,9 +14,9 @@ from PIL import Image
 from real_data import real_set, splits_of
 
 from medkit.errors import DataError
-from medkit.readers.duplicates import Fingerprints
+from medkit.readers.duplicates import LOOK_BYTES, coarse_of, greys_of, hashes_of, look_of, near_pairs
 from medkit.readers.ingest import ingest
-from medkit.readers.splits import Member, assign_splits
+from medkit.readers.splits import STRICT, Splitter
 from medkit.store import open_dataset
 
 SHELF = Path(__file__).resolve().parent.parent / "domains"
@@ -98,42 +98,59 @@ def test_a_source_without_usable_records_is_an_error_with_reasons(tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def _assigned(members, seed):
+    """Splits of (group, the source's split, picture or nothing)."""
+    splitter = Splitter(seed)
+    for group, split, *pictures in members:
+        splitter.add(group, split, pictures)
+    codes, made = splitter.assign()
+    return [STRICT[code] for code in codes], made
+
+
+def _twins(first, second):
+    """(number of a picture of the first, number of its near-duplicate in the second, distance)."""
+    looks = np.frombuffer(b"".join(map(look_of, [*first, *second])), np.uint8).reshape(-1, LOOK_BYTES)
+    rows = np.arange(len(first)), np.arange(len(first), len(looks))
+    pairs = near_pairs(hashes_of(looks), coarse_of(looks), lambda some: greys_of(looks[some]), rows)
+    return [(one, other - len(first), distance) for one, other, distance in pairs]
+
+
 def test_splits_are_cut_by_group_and_stay_with_the_seed():
-    members = [Member(f"g{number // 3}", None) for number in range(300)]
-    splits, made = assign_splits(members, seed=1)
+    members = [(f"g{number // 3}", None) for number in range(300)]
+    splits, made = _assigned(members, seed=1)
     assert made == ["test", "valid"]
     assert Counter(splits) == {"train": 243, "test": 45, "valid": 12}
     by_group = {}
     for member, split in zip(members, splits, strict=True):
-        assert by_group.setdefault(member.group, split) == split
-    assert assign_splits(members, seed=1)[0] == splits
-    assert assign_splits(members, seed=2)[0] != splits
-    more = assign_splits([*members, *(Member(f"new{n}", None) for n in range(3))], seed=1)[0]
+        assert by_group.setdefault(member[0], split) == split
+    assert _assigned(members, seed=1)[0] == splits
+    assert _assigned(members, seed=2)[0] != splits
+    more = _assigned([*members, *((f"new{n}", None) for n in range(3))], seed=1)[0]
     moved = sum(a != b for a, b in zip(splits, more, strict=False))
     assert moved <= 6  # new records leave nearly all old ones where they were
 
 
 def test_given_splits_are_kept_and_valid_comes_out_of_train_up_to_400_groups():
-    members = [Member(f"a{n}", "train") for n in range(10_000)] + [Member(f"b{n}", "test") for n in range(50)]
-    splits, made = assign_splits(members, seed=0)
+    members = [(f"a{n}", "train") for n in range(10_000)] + [(f"b{n}", "test") for n in range(50)]
+    splits, made = _assigned(members, seed=0)
     assert made == ["valid"]
     assert Counter(splits) == {"train": 9600, "valid": 400, "test": 50}
     assert set(splits[10_000:]) == {"test"}
-    assert assign_splits([Member("a", "train"), Member("b", "valid"), Member("c", "test")], 0) == (
+    assert _assigned([("a", "train"), ("b", "valid"), ("c", "test")], 0) == (
         ["train", "valid", "test"],
         [],
     )
 
 
 def test_groups_with_the_very_same_picture_stay_together():
-    members = [Member(f"g{n}", None, (f"picture{n // 2}",)) for n in range(200)]
-    splits, _ = assign_splits(members, seed=0)
+    members = [(f"g{n}", None, n // 2) for n in range(200)]
+    splits, _ = _assigned(members, seed=0)
     assert all(splits[n] == splits[n + 1] for n in range(0, 200, 2))
     assert set(splits) == {"train", "valid", "test"}
 
 
 def test_one_group_alone_is_training():
-    assert assign_splits([Member("a", None)] * 5, 0) == (["train"] * 5, [])
+    assert _assigned([("a", None)] * 5, 0) == (["train"] * 5, [])
 
 
 def test_questions_of_one_picture_are_never_on_both_sides(tmp_path):
@@ -189,11 +206,9 @@ def test_near_duplicates_across_splits_are_found_and_told(tmp_path):
 
 
 def test_flat_pictures_of_different_grey_are_no_twins():
-    prints = Fingerprints()
-    for grey in (10, 12, 200):
-        prints.add(str(grey), Image.new("L", (32, 32), grey))
-    assert [(t.first, t.second) for t in prints.twins(["10"], ["12", "200"])] == [("10", "12")]
-    assert list(prints.twins(["10"], [])) == []
+    flat = {grey: Image.new("L", (32, 32), grey) for grey in (10, 12, 200)}
+    assert _twins([flat[10]], [flat[200], flat[12]]) == [(0, 1, 0)]
+    assert _twins([flat[10]], []) == []
 
 
 def test_deep_pictures_and_oriented_ones_are_read_right(tmp_path):
@@ -296,8 +311,5 @@ def test_real_smears_of_one_field_in_two_splits_are_noticed(tmp_path):
     paths = {path.stem: path for path in root.glob("*/images/BloodImage_0003[78].jpg")}
     if len(paths) < 2:
         pytest.skip("pictures 37 and 38 are not both here")
-    prints = Fingerprints()
-    for name, path in paths.items():
-        prints.add(name, Image.open(io.BytesIO(path.read_bytes())))
-    (twins,) = prints.twins(["BloodImage_00037"], ["BloodImage_00038"])
-    assert twins.distance == 4
+    first, second = (Image.open(io.BytesIO(paths[f"BloodImage_000{n}"].read_bytes())) for n in (37, 38))
+    assert _twins([first], [second]) == [(0, 0, 4)]

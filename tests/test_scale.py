@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import types
 from collections import Counter
 from pathlib import Path
@@ -30,7 +31,7 @@ from medkit.readers import READERS, Record
 from medkit.readers.duplicates import LOOK_BYTES, coarse_of, greys_of, hashes_of, near_pairs
 from medkit.readers.engines import open_engine
 from medkit.readers.ingest import _limited, ingest
-from medkit.readers.known import key_of
+from medkit.readers.known import DECODERS, key_of
 from medkit.readers.prepare import Outcome, Picture, pack
 from medkit.readers.splits import rank
 from medkit.readers.workers import Here, Processes, in_order
@@ -174,6 +175,8 @@ def test_names_that_are_no_text_are_told_apart(tmp_path):
     assert len(rejected) == 1 and "\\udcfd" in rejected[0]
     keys = {key_of(Path(os.fsdecode(folder + name)), DEFAULT_LIMITS) for name in (b"\xff.png", b"\xfe.png")}
     assert len(keys) == 2
+    few = ingest({**_folders(tmp_path / "in"), "limit": 2}, {}, tmp_path / "few")
+    assert few["fates"]["kept"] + few["fates"].get("rejected", 0) == 2
     step = Step(1, "ingest", "ingest", _folders(tmp_path / "in"), {}, {"data": str(tmp_path / "in")})
     assert run([step], tmp_path / "run") == ["ingest"]
 
@@ -383,6 +386,12 @@ def test_keys_change_with_what_makes_the_picture(tmp_path):
     assert key_of(tmp_path / "missing.png", DEFAULT_LIMITS) is None
     pixels = np.zeros((4, 4), np.uint8)
     assert key_of(pixels, DEFAULT_LIMITS) != key_of(pixels.reshape(2, 8), DEFAULT_LIMITS)
+
+
+def test_keys_change_with_every_package_that_makes_pictures():
+    extras = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in ("dicom", "ocr", "slides", "video", "volumes"):
+        assert {re.split(r"[<>=]", package)[0] for package in extras[extra]} <= set(DECODERS)
 
 
 def test_a_limit_takes_the_records_of_lowest_rank_without_holding_all():

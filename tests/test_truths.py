@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from PIL import Image
 
 from medkit.errors import DataError
-from medkit.readers import Record, Rejected, get_reader
+from medkit.readers import Record, Rejected, get_reader, truths
 from medkit.readers.ingest import ingest
 from medkit.readers.truths import coco_mask
+from medkit.readers.worker import Worker
 from medkit.store import open_dataset
 
 
@@ -59,6 +61,17 @@ def test_measurements_are_numbers_with_their_unit_in_the_name(tmp_path: Path) ->
     )  # type: ignore[union-attr]
     listed = read("table", tmp_path, measurements=["size"])
     assert facts(listed, "a")["measurements"] == {"size": 12.5}
+
+
+def test_a_mask_that_crashes_its_decoder_costs_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import os,sys;o=sys.stdout.buffer;o.write(bytes(8));o.flush();sys.stdin.buffer.read(8);os.abort()"
+    hostile = Worker(truths.TASK, [sys.executable, "-c", code])
+    monkeypatch.setattr(truths.worker, "shared", lambda task: hostile)
+    Image.new("L", (8, 8), 255).save(tmp_path / "mask.png")
+    with pytest.raises(DataError, match="decoder crashed"):
+        truths.mask_object(tmp_path / "mask.png", "lesion")
 
 
 def test_mask_files_become_objects_with_box_and_area(tmp_path: Path) -> None:

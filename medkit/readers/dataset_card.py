@@ -105,20 +105,18 @@ def card_text(dataset: Dataset) -> str:
 
 def _count(dataset: Dataset) -> _Counts:
     counts = _Counts()
-    for sample in dataset:
-        counts.kinds[sample.kind, sample.split] += 1
-        labels = sample.facts.get("labels")
-        modality = sample.facts.get("modality") or (
-            labels.get("modality") if isinstance(labels, dict) else ""
-        )
+    for kind, split, facts, source in dataset.values("kind", "split", "facts", "source"):
+        counts.kinds[kind, split] += 1
+        labels = facts.get("labels")
+        modality = facts.get("modality") or (labels.get("modality") if isinstance(labels, dict) else "")
         if modality:
             counts.modalities[_phrase(modality)] += 1
-        counts.licences[_licence(str(sample.source.get("licence") or ""))] += 1
-        counts.sources[_phrase(sample.source.get("dataset", ""))] += 1
-        if sample.source.get("teacher"):
-            counts.teachers[_phrase(sample.source["teacher"])] += 1
+        counts.licences[_licence(str(source.get("licence") or ""))] += 1
+        counts.sources[_phrase(source.get("dataset", ""))] += 1
+        if source.get("teacher"):
+            counts.teachers[_phrase(source["teacher"])] += 1
         for name in ("labels", "objects", "measurements", "findings", "volume", "mentions", "question"):
-            counts.facts[name] += bool(sample.facts.get(name))
+            counts.facts[name] += bool(facts.get(name))
     counts.facts = +counts.facts
     return counts
 

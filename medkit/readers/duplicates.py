@@ -5,8 +5,7 @@ What is kept of a picture is its look: a 64-bit hash and a 16 x 16 grey copy, 26
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
@@ -22,49 +21,6 @@ LOOKS_AT_ONCE = 4096
 # Two hashes within 6 bits of one another are within 1 bit in at least one of four parts of 16 bits.
 PARTS = 4
 FLIPS = np.array([0, *(1 << bit for bit in range(16))], dtype=np.uint16)
-
-
-@dataclass(frozen=True)
-class Twins:
-    """Two pictures that look alike.
-
-    Attributes:
-        first, second: References.
-        distance: Bits in which their 64-bit perceptual hashes differ; 0 for equal pictures.
-    """
-
-    first: str
-    second: str
-    distance: int
-
-
-class Fingerprints:
-    """Collects perceptual hashes and tiny grey copies of pictures, in memory."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, int] = {}
-        self._looks: list[bytes] = []
-
-    def add(self, ref: str, image: Image.Image) -> None:
-        """Takes a picture's fingerprint, once a reference."""
-        if ref not in self._rows:
-            self._rows[ref] = len(self._looks)
-            self._looks.append(look_of(image))
-
-    def twins(self, first: Iterable[str], second: Iterable[str], max_peak: float = 255.0) -> Iterator[Twins]:
-        """Gives, for each picture of ``first`` that has any, its nearest near-duplicate in ``second``.
-
-        See ``near_pairs``; pictures are named by their references.
-        """
-        names = list(self._rows)
-        looks = np.frombuffer(b"".join(self._looks), dtype=np.uint8).reshape(-1, LOOK_BYTES)
-        a, b = (
-            [self._rows[ref] for ref in dict.fromkeys(refs) if ref in self._rows] for refs in (first, second)
-        )
-        hashes, coarse = hashes_of(looks), coarse_of(looks)
-        rows = np.array(a, dtype=np.int64), np.array(b, dtype=np.int64)
-        for one, other, distance in near_pairs(hashes, coarse, lambda k: greys_of(looks[k]), rows, max_peak):
-            yield Twins(names[one], names[other], distance)
 
 
 def near_pairs(

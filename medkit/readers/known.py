@@ -35,10 +35,12 @@ from medkit.images import Limits
 from medkit.readers.duplicates import LOOK_BYTES
 from medkit.readers.prepare import Outcome, Picture, filled, from_head, head_of
 
+# Raised when the same file gives other pictures within one version of medkit: what is remembered is made again then.
 VERSION = 2
 DECODERS = (
     "pillow", "numpy", "pydicom", "imagecodecs", "pylibjpeg", "pylibjpeg-rle", "pylibjpeg-libjpeg",
-    "pylibjpeg-openjpeg", "nibabel", "openslide-python", "openslide-bin", "imagehash",
+    "pylibjpeg-openjpeg", "nibabel", "openslide-python", "openslide-bin", "imagehash", "scipy",
+    "av", "monai", "torch", "onnxruntime", "rapidocr",
 )  # fmt: skip
 COMMIT_SECONDS = 2.0
 COMMIT_BYTES = 32 * 1024 * 1024

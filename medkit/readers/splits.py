@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,38 +15,9 @@ TEST_SHARE = 0.15
 STRICT = ("train", "valid", "test")
 
 
-@dataclass(frozen=True)
-class Member:
-    """What of a record decides its split.
-
-    Attributes:
-        group: Its group.
-        split: The source's split as train, valid or test, or None.
-        images: References of its pictures; groups with the very same picture are kept together.
-    """
-
-    group: str
-    split: str | None
-    images: tuple[str, ...] = ()
-
-
-def assign_splits(members: Sequence[Member], seed: int) -> tuple[list[str], list[str]]:
-    """Gives every record its split, see ``Splitter``.
-
-    Returns:
-        (the split of every record, the names of the splits that were made here).
-    """
-    splitter, pictures = Splitter(seed), dict[str, int]()
-    for member in members:
-        numbers = [pictures.setdefault(ref, len(pictures)) for ref in member.images]
-        splitter.add(member.group, member.split, numbers)
-    codes, made = splitter.assign()
-    return [STRICT[code] for code in codes], made
-
-
 def rank(seed: int, key: str) -> bytes:
     """Gives a key's place in an order that only the seed decides."""
-    return hashlib.sha256(f"{seed}:{key}".encode()).digest()
+    return hashlib.sha256(f"{seed}:{key}".encode(errors="surrogatepass")).digest()
 
 
 class Splitter:
@@ -72,7 +42,8 @@ class Splitter:
         """Takes a record.
 
         Args:
-            group, split: As in ``Member``.
+            group: Its group; groups with the very same picture are kept together where splits are made.
+            split: The source's split as train, valid or test, or None.
             pictures: Numbers of its pictures, from 0.
         """
         number = self._numbers.setdefault(digest_of(group), len(self._parent))

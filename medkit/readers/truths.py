@@ -1,4 +1,7 @@
-"""Structured truth beside pictures: numbers in a table's cells, masks of COCO and of files."""
+"""Structured truth beside pictures: numbers in a table's cells, masks of COCO and of files.
+
+Mask files are decoded in a worker process (``medkit.readers.worker``), as pictures are.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ import numpy as np
 
 from medkit import images as pictures
 from medkit.errors import DataError
+from medkit.readers import worker
+from medkit.readers.refusal import Refusal, within_one_file
 
+TASK = f"{__name__}:work"
 MOST_POINTS = 500
 MOST_MASK_PX = 1 << 26
 # A lossy mask has greys around its edges and specks in its ground.
@@ -20,6 +26,16 @@ Note = tuple[str, str]
 Corners = list[Any]
 
 _NUMBER = re.compile(r"\s*([+-]?\d+(?:[.,]\d+)?(?:[eE][+-]?\d+)?)\s*")
+
+
+class Refused(Refusal):
+    """A mask file that can't be read."""
+
+    reasons = {
+        "image unreadable": "The file is missing, too large, broken, or no picture.",
+        **worker.REASONS,
+        "unforeseen fault": "Something in the file that medkit didn't foresee; the detail names the kind of error.",
+    }
 
 
 def measured(row: dict[str, Any], wanted: dict[str, str]) -> tuple[dict[str, float], list[Note]]:
@@ -66,8 +82,23 @@ def mask_object(path: Path, label: str) -> dict[str, Any] | None:
     """Gives what a mask file marks as an object with its box and its area; None where it marks nothing.
 
     Raises:
-        DataError: The file can't be read.
+        DataError: The file can't be read, or its decoder crashed or was too slow.
     """
+    answer = worker.shared(TASK).ask({"path": str(path.absolute())}, Refused, worker.Bounds())
+    found = answer.head.get("found")
+    return {"label": label, "box": found["box"], "attributes": {}, "mask": found["mask"]} if found else None
+
+
+def work(order: dict[str, Any], _: bytes) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Does an order of ``mask_object``."""
+    with within_one_file(Refused, Refused("image unreadable", "it needs more memory than the limit")):
+        try:
+            return {"found": _marked(Path(order["path"]))}, []
+        except DataError as error:
+            raise Refused("image unreadable", str(error)) from None
+
+
+def _marked(path: Path) -> dict[str, Any] | None:
     image = pictures.decode(pictures.read_limited(path)).image
     level = LOSSY_LEVEL if path.suffix.lower() in LOSSY_SUFFIXES else 0
     marked = np.any(np.asarray(image) > level, axis=2)  # [H, W]
@@ -76,8 +107,7 @@ def mask_object(path: Path, label: str) -> dict[str, Any] | None:
         return None
     height, width = marked.shape[:2]
     box = [round(edge / side, 6) for edge, side in zip(corners, (width, height) * 2, strict=True)]
-    mask = {"area": round(float(marked.mean()), 6)}
-    return {"label": label, "box": box, "attributes": {}, "mask": mask}
+    return {"box": box, "mask": {"area": round(float(marked.mean()), 6)}}
 
 
 def coco_mask(given: Any, size: tuple[float, float]) -> tuple[dict[str, Any] | None, Corners | None, str]:
