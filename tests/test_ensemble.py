@@ -56,6 +56,15 @@ def test_the_complement_takes_the_second_where_the_first_gives_nothing(files, tm
     assert scores["scienceqa"]["value"] == 0.6 and scores["scienceqa"]["unparsed"] == 1
 
 
+def test_an_empty_id_gives_way_to_the_next_column(tmp_path):
+    pair = stored(tmp_path / "one.jsonl", 1), stored(tmp_path / "two.jsonl", 2)
+    for path in pair:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [{**row, "id": "", "question_id": row["id"]} for row in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [one.second.id for one in pair_answers(*pair)] == ["q0", "q1", "q2", "q3", "q4"]
+
+
 def test_a_judge_is_asked_only_where_they_differ_and_the_second_stands_where_it_fails(files):
     pairs = pair_answers(*files)
     asked = disagreements(pairs)

@@ -16,6 +16,7 @@ from tiny_evaluation import build_model, write_dataset
 
 from medkit.evaluation.evaluate import _images_of
 from medkit.evaluation.generate import answer_questions
+from medkit.evaluation.prefixes import Prompts
 from medkit.evaluation.questions import read_questions, with_controls
 from medkit.models.contract import prepare_image
 from medkit.store import open_dataset
@@ -115,6 +116,17 @@ def test_reading_a_prefix_once_changes_no_answer(bench, tmp_path, monkeypatch):
         hook.remove()
     # six pictures, each under none and shuffled together, and one blank; without sharing every question's
     assert (seen, sum(rows)) == (7, 54)
+
+
+@pytest.mark.parametrize("image_first", [True, False])
+def test_prefixes_are_held_only_where_questions_share_them(bench, image_first):
+    loaded, picture = bench.loaded, bench.dataset.image(bench.questions[0].images[0])
+    picture = prepare_image(picture, loaded.contract)
+    image, asked = loaded.processor.image_token, ("left or right", "right or left")  # equally long
+    texts = [f"{image}{text} no" if image_first else f"{text}{image} no" for text in asked]
+    token = loaded.model.config.image_token_id
+    [inputs] = Prompts(loaded.processor, texts, [[picture]] * 2, [[0, 1]], token).inputs(loaded.model)
+    assert ("past_key_values" in inputs, "pixel_values" in inputs) == (image_first, not image_first)
 
 
 def test_the_end_token_stops_and_the_limit_is_told(bench, tmp_path):

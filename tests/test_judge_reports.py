@@ -293,6 +293,23 @@ def test_reviews_of_llava_bench_have_marks(tmp_path):
     assert found["overall"]["ratio_of_means"]["value"] == 75.0
 
 
+def test_an_id_of_two_benchmarks_needs_its_benchmark(tmp_path):
+    row = {"id": 1, "question": "q", "references": ["a"], "answer": "b", "group": "g"}
+    path, reviews, human = (tmp_path / name for name in ("answers.jsonl", "reviews.jsonl", "human.jsonl"))
+    path.write_text("".join(json.dumps({**row, "benchmark": name}) + "\n" for name in "bc"))
+    review = {"question_id": 1, "content": "8 6"}
+    reviews.write_text(json.dumps(review) + "\n")
+    with pytest.raises(DataError, match="several benchmarks have an answer 1"):
+        judge_answers(path, StoredReplies(reviews), tmp_path / "out")
+    reviews.write_text(json.dumps({**review, "benchmark": "c"}) + "\n")
+    human.write_text('{"id": 1, "mark": 9}\n')
+    with pytest.raises(DataError, match="several benchmarks have an answer 1"):
+        judge_answers(path, StoredReplies(reviews), tmp_path / "out", human=human)
+    human.write_text('{"id": 1, "mark": 9, "benchmark": "c"}\n')
+    found = judge_answers(path, StoredReplies(reviews), tmp_path / "out", human=human)
+    assert (found["overall"]["count"], found["excluded"], found["human"]["count"]) == (1, 1, 1)
+
+
 def test_a_rubric_of_ones_own_with_one_order(answers, tmp_path):
     written = tmp_path / "own.yaml"
     written.write_text("version: 3\nreads: green\nsystem: s\nask: 'Compare {reference} with {answer}.'\n")

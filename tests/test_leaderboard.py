@@ -81,6 +81,15 @@ def plain(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
+def test_what_asking_came_to_is_no_difference_of_settings(tmp_path):
+    checked = {"batch_check": {"asked_alone": 8, "same": 8}, "processes": 2}
+    asked = {"batch_check": {"asked_alone": 16, "same": 16}, "processes": 3, "precision": "other"}
+    one = evaluation(tmp_path / "one", "one", answer_rows(range(60)), **checked)
+    two = evaluation(tmp_path / "two", "two", answer_rows(range(50)), **asked)
+    settings = board(one, two)["benchmarks"]["held-out"]["differs"]["settings"]
+    assert list(settings) == ["precision"]
+
+
 def test_runs_give_their_final_model_and_one_base(tmp_path):
     found = board(run(tmp_path / "a", range(108)), run(tmp_path / "b", range(60), size=2))
     assert list(rows_of(found)) == ["a", "b", "base"]

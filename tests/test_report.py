@@ -414,6 +414,26 @@ def test_a_single_evaluation_has_a_report_of_its_own(tmp_path):
     )
 
 
+def test_an_evaluation_without_any_reply_calls_nothing_fine(tmp_path):
+    folder = next(make_run(tmp_path / "fake").glob("*-evaluate-instruct"))
+    scores = json.loads((folder / "scores.json").read_text())
+    nothing = {
+        "count": 0,
+        "failed": 200,
+        "accuracy": None,
+        "controls": {},
+        "scorer": "answer",
+        "profiles": {},
+    }
+    scores["benchmarks"] = {"held-out": nothing}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    text = plain(write_report(folder).read_text())
+    assert "instruct gave no reply to any of 200 held-out questions: there is no number." in text
+    assert "Caution held-out: questions without a reply 200 questions got no reply" in text
+    for absent in ("Nothing has been evaluated", "every answer is whole", "no image control was run"):
+        assert absent not in text, absent
+
+
 def test_a_missing_folder_is_an_error_with_the_way_out(tmp_path):
     with pytest.raises(MedkitError, match="no run folder is there"):
         write_report(tmp_path / "nowhere")

@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from medkit.evaluation.statistics import (
-    answer_confidence,
     bootstrap_interval,
     calibration,
     design_effect,
@@ -129,20 +128,6 @@ def test_design_effect_of_copies_is_their_number():
     assert design_effect(values) == 1.0
     copies = design_effect(np.repeat(values, 4), np.repeat(np.arange(500), 4).tolist())
     assert copies == pytest.approx(4, rel=0.01)
-
-
-def test_confidence_of_a_reply():
-    logs = np.log([0.5, 0.8])
-    assert answer_confidence(logs) == pytest.approx(0.4)
-    assert answer_confidence(logs, by="mean") == pytest.approx(0.4**0.5)
-    assert answer_confidence(logs, by="least") == pytest.approx(0.5)
-    assert answer_confidence([]) == 0.0
-    with pytest.raises(ValueError, match="at most 0"):
-        answer_confidence([0.1])
-    with pytest.raises(ValueError, match="at most 0"):
-        answer_confidence([float("nan")])
-    with pytest.raises(ValueError, match="product, mean, least"):
-        answer_confidence([-1.0], by="sum")
 
 
 def test_calibration_by_hand():

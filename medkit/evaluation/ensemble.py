@@ -19,7 +19,7 @@ from typing import Any
 from medkit.errors import DataError
 from medkit.evaluation.replies import Key, claim
 from medkit.evaluation.scoring import profile_medkit, scienceqa
-from medkit.evaluation.scoring.answer_files import IDS, items_of, read_rows
+from medkit.evaluation.scoring.answer_files import IDS, first_of, items_of, read_rows
 from medkit.evaluation.scoring.profile import Item
 from medkit.store import write_atomically
 
@@ -219,10 +219,7 @@ def _by_id(path: Path) -> dict[tuple[str, str], tuple[Item, Row]]:
     path = path / "answers.jsonl" if path.is_dir() else path
     rows = [row for row in read_rows(path) if row.get("control", "none") == "none"]
     found: dict[tuple[str, str], tuple[Item, Row]] = {}
-    known = {
-        (str(row.get("benchmark", "answers")), str(next((row[name] for name in IDS if name in row), ""))): row
-        for row in rows
-    }
+    known = {(str(row.get("benchmark", "answers")), str(first_of(row, IDS))): row for row in rows}
     for benchmark, items in items_of(rows, str(path)).items():
         for item in items:
             key = (benchmark, item.id)

@@ -19,7 +19,7 @@ from medkit.evaluation import judge_marks, judge_reports
 from medkit.evaluation.endpoint_card import EndpointCard
 from medkit.evaluation.judge_local import local_source
 from medkit.evaluation.judge_rubrics import ORDERS, name_of, read_rubric, request_of
-from medkit.evaluation.judge_sources import Source, StoredReplies, endpoint_source, stored_source
+from medkit.evaluation.judge_sources import Source, StoredReplies, endpoint_source, shared_ids, stored_source
 from medkit.evaluation.replies import Key, claim, forget_failed
 from medkit.evaluation.scoring.answer_files import items_of, read_rows
 from medkit.store import write_atomically
@@ -111,7 +111,7 @@ def judge_answers(
         about = {"reads": card.reads, "asked": "elsewhere"}  # the card's own words were not sent
     reading = READINGS[card.reads]
     rows = _answer_rows(answers, card.reads != "marks")
-    marked = _human_marks(human, reading) if human else {}
+    marked = _human_marks(human, reading, shared_ids(map(name_of, rows))) if human else {}
     source = _source(judge, rows)
     orders = tuple(order for order in card.orders if order in source.orders)
     if not orders:
@@ -268,7 +268,7 @@ def _distrust(found: dict[str, Any], judged: Sequence[Row], reading: Reading) ->
     return reasons
 
 
-def _human_marks(path: Path, reading: Reading) -> dict[tuple[str, str], float]:
+def _human_marks(path: Path, reading: Reading, shared: set[str]) -> dict[tuple[str, str], float]:
     found: dict[tuple[str, str], float] = {}
     for number, row in enumerate(read_rows(path), start=1):
         try:
@@ -281,6 +281,10 @@ def _human_marks(path: Path, reading: Reading) -> dict[tuple[str, str], float]:
             )
         if name in found:
             raise DataError(f"{path}: row {number}: {name[1]} has a mark already")
+        if not name[0] and name[1] in shared:
+            raise DataError(
+                f"{path}: row {number}: several benchmarks have an answer {name[1]}; give its benchmark"
+            )
         found[name] = mark
     return found
 

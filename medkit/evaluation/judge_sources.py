@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ def stored_source(path: Path, known: set[tuple[str, str]]) -> Source:
         known: Benchmark and id of every answer.
 
     Raises:
-        DataError: A row has no id, an order or a second reply that can't be, or none is about the answers.
+        DataError: A row has no id, an order or a second reply that can't be, or an id of several benchmarks and no
+            benchmark; or none is about the answers.
     """
     texts = _read_stored(path, known)
     orders = tuple(order for order in ORDERS if any(key[1] == order for key in texts))
@@ -101,8 +102,17 @@ def with_fault(reply: Row, fault_of: Fault) -> Row:
     return {**reply, "failed": fault} if fault else reply
 
 
+def shared_ids(known: Iterable[tuple[str, str]]) -> set[str]:
+    """Gives the ids that answers of several benchmarks have: a row about one of them must name its benchmark.
+
+    Args:
+        known: Benchmark and id of every answer, each once.
+    """
+    return {name for name, count in Counter(name for _, name in known).items() if count > 1}
+
+
 def _read_stored(path: Path, known: set[tuple[str, str]]) -> dict[Key, Row]:
-    ids = {name for _, name in known}
+    ids, shared = {name for _, name in known}, shared_ids(known)
     found: dict[Key, Row] = {}
     for number, row in enumerate(read_rows(path), start=1):
         name, text = first_of(row, IDS), first_of(row, TEXTS)
@@ -114,6 +124,10 @@ def _read_stored(path: Path, known: set[tuple[str, str]]) -> dict[Key, Row]:
         key = str(row.get("benchmark") or ""), order, str(name)
         if key in found:
             raise DataError(f"{path}: row {number}: {name} has a reply in the order {order} already")
+        if not key[0] and str(name) in shared:
+            raise DataError(
+                f"{path}: row {number}: several benchmarks have an answer {name}; give its benchmark"
+            )
         if str(name) in ids:
             found[key] = {"answer": str(text or "").strip(), "truncated": bool(row.get("truncated", False))}
     if not found:

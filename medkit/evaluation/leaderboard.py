@@ -23,6 +23,8 @@ from medkit.evaluation.statistics import (
 )
 
 ALPHA, TARGET = 0.05, 0.03
+# Of how replies were decoded: who was asked, and what came of it. No model is better for another value of these.
+UNSET = frozenset({"batch_check", "processes", "endpoint", "model", "served_by", "tries", "failed"})
 
 
 def leaderboard(sources: list[Source], against: str = "best", seed: int = 0) -> dict[str, Any]:
@@ -245,6 +247,7 @@ def _differs(members: list[Source], name: str, shared: list[str], common: list[s
         *(
             (key.replace("_", " "), {member.name: member.decoding.get(key) for member in members})
             for key in dict.fromkeys(key for member in members for key in member.decoding)
+            if key not in UNSET
         ),
     ):
         known = {model: value for model, value in values.items() if value is not None}

@@ -126,7 +126,7 @@ class Prompts:
         return not (bos is not None and self.texts[0].startswith(bos))
 
     def _split(self, image_token: int) -> bool:
-        """Cuts prompts behind their last picture and processes each distinct prefix; says whether it could."""
+        """Cuts prompts behind their last picture and processes each distinct prefix; says whether it is worth it."""
         ids = self.processor.tokenizer(self.texts, add_special_tokens=self._adds_specials())["input_ids"]
         cuts = [len(row) - row[::-1].index(image_token) if image_token in row else 0 for row in ids]
         if any(cut in (0, len(row)) for cut, row in zip(cuts, ids, strict=True)):
@@ -137,6 +137,8 @@ class Prompts:
         ]
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
         distinct = sorted(first.values())
+        if len(distinct) > len({tuple(map(id, shown)) for shown in self.images}):
+            return False  # the question stands before its picture: nothing is shared, and all would be held
         number = {keys[row]: index for index, row in enumerate(distinct)}
         read = self._processed(distinct)
         prefixes = [

@@ -108,6 +108,9 @@ def headline(run: Run) -> Headline:
     parts: dict[str, Any] = {"benchmark": benchmark, "model": model, "base": base, "adapted": adapted}
     if not base and not adapted:
         text = "Nothing has been evaluated yet, so this report can't say whether the adaptation helped."
+        if run.alone and scored.get("failed"):
+            questions = f"{_amount(scored['failed'])} {benchmark} questions"
+            text = f"{model} gave no reply to any of {questions}: there is no number."
         return Headline("unknown", sentence=text, difference={}, **parts)
     if run.alone and adapted:
         asked = f"{_amount(scored.get('count'))} {benchmark} questions about {_amount(scored.get('images'))} images"
@@ -159,7 +162,7 @@ def doubts(run: Run, head: Headline) -> list[Finding]:
         )
     for benchmark in benchmark_names(run):
         scored = accuracy(run, head.model or "base", benchmark)
-        if scored:
+        if scored and wording.number(scored.get("count")) != 0:  # what got no reply at all, the cautions say
             found += _about_controls(benchmark, scored)
             found += _about_counts(benchmark, scored)
             found += _about_answers(benchmark, scored)

@@ -1,6 +1,6 @@
 """Intervals, paired tests, power and calibration: pure functions over scores, seeded and vectorised."""
 
-from .calibration import answer_confidence, calibration, selective_accuracy
+from .calibration import calibration, selective_accuracy
 from .intervals import (
     Interval,
     bootstrap_interval,
@@ -15,7 +15,6 @@ from .power import design_effect, detectable, power_of, questions_needed
 __all__ = [
     "Interval",
     "Repeats",
-    "answer_confidence",
     "bootstrap_interval",
     "calibration",
     "design_effect",

@@ -13,26 +13,6 @@ BINS = 10
 COVERAGES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
-def answer_confidence(log_probabilities: Sequence[float] | np.ndarray, by: str = "product") -> float:
-    """Gives a reply's probability in 0..1 from the natural log-probabilities of its tokens; 0 of no token.
-
-    Args:
-        log_probabilities: float, [T], of each generated token, the end token included.
-        by: ``product``, the probability of the whole reply; ``mean``, its geometric mean over tokens, which
-            does not shrink with length; ``least``, the least sure token.
-
-    Raises:
-        ValueError: If a value is above 0 or NaN, or there is no such way.
-    """
-    array = np.asarray(log_probabilities, dtype=np.float64)
-    if not (array <= 1e-6).all():
-        raise ValueError("log-probabilities must be numbers of at most 0")
-    ways = {"product": np.sum, "mean": np.mean, "least": np.min}
-    if by not in ways:
-        raise ValueError(f"confidence by {by}: choose one of {', '.join(ways)}")
-    return float(min(1.0, np.exp(ways[by](array)))) if array.size else 0.0
-
-
 def calibration(
     confidence: Sequence[float] | np.ndarray, correct: Sequence[float] | np.ndarray, bins: int = BINS
 ) -> dict[str, Any]:
