@@ -7,6 +7,7 @@ with VLMEvalKit; without them the tests that run these tools are skipped.
 from __future__ import annotations
 
 import base64
+import csv
 import importlib.util
 import io
 import json
@@ -381,6 +382,30 @@ def test_another_tools_table_is_read(tmp_path: Path) -> None:
     assert first.group == second.group and first.images == second.images
 
 
+def test_a_row_may_name_the_picture_of_a_later_row(tmp_path: Path) -> None:
+    """References may look ahead, or name a row with several pictures; a list of numbers is one answer."""
+    two = json.dumps([picture(), picture()])
+    rows = [["0", "1", "Where?", "[12, 40]"], ["1", two, "What?", "it"]]
+    table = foreign(tmp_path / "t.tsv", ["index", "image", "question", "answer"])
+    with table.open("a", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows(rows)
+    read_tables([table], tmp_path / "out")
+    first, second = read_questions(open_dataset(tmp_path / "out"), "x")
+    assert first.images == second.images and len(first.images) == 2
+    assert first.references == ["[12, 40]"]
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "t.tsv"
+    table.write_bytes("index\tquestion\tprediction\n1\tGrößer?\tja\n".encode("latin-1"))
+    for done in (
+        lambda: read_tables([table], tmp_path / "out"),
+        lambda: import_answers([table], tmp_path / "a"),
+    ):
+        with pytest.raises(DataError, match=r"can't be read as a table .*utf-8"):
+            done()
+
+
 def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
     runner = CliRunner()
     for text, message in (
@@ -541,7 +566,7 @@ def test_answers_are_joined_with_a_dataset_folder(tmp_path: Path) -> None:
         ("x.jsonl", '{"doc_id": 0, "resps": "a", "target": "b"}\n' * 2, "answered more than once"),
         ("x.tsv", "index\tquestion\tanswer\n1\ta\tb\n", "no column prediction"),
         ("x.tsv", "index\tmedkit\tprediction\n1\t{cut\tb\n", "column medkit is damaged"),
-        ("x.tsv", "index\tprediction\n1\n", "row 1 has another number of fields"),
+        ("x.tsv", "index\tprediction\n1\n", "line 2: another number of fields"),
         ("x.xlsx", "no archive", "can't be read as an Excel file|needs openpyxl"),
         ("x.pkl", "x", "must be .jsonl"),
     ],

@@ -153,7 +153,7 @@ def _tabled(path: Path) -> Iterator[dict[str, str]]:
     if path.suffix in (".tsv", ".csv"):
         for number, row in table_rows(path):
             if isinstance(row, str):
-                raise DataError(f"{path}: row {number} has {row}")
+                raise DataError(f"{path}: line {number}: {row}")
             yield row
     elif path.suffix == ".json":
         for row in read_rows(path):

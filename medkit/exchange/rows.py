@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from medkit.store import Dataset, open_dataset
 
 Row = dict[str, Any]
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 FAILED = "failed"
 
 
@@ -59,8 +57,3 @@ def questions_of(card: Benchmark, data: Path) -> tuple[list[Question], Dataset]:
         made = pope_questions(dataset, card.name, split, card.source.of)
         return limited(made, card.limit), dataset
     return read_questions(dataset, card.name, split, card.limit), dataset
-
-
-def options_block(choices: Sequence[str]) -> str:
-    """Writes options as prompts list them, a line each: ``A. left``."""
-    return "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, choices, strict=False))
