@@ -47,7 +47,7 @@ READERS: dict[str, str] = {
 }
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
+    **dict.fromkeys(("valid", "val", "validate", "validation", "dev"), "valid"),
     **dict.fromkeys(("test", "testing", "holdout", "heldout"), "test"),
 }
 
