@@ -14,6 +14,7 @@ import json
 import os
 import re
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -481,6 +482,49 @@ def test_an_excel_file_is_read_as_it_was_written(
     }
     assert sum(row["truncated"] for row in rows.values()) == 1
     assert any("cut at 32,767 signs" in line for line in told)
+
+
+def test_a_damaged_sheet_is_refused(
+    predicted: tuple[Path, dict[str, str], list[dict[str, str]]],
+) -> None:
+    """The archive opens, and the sheet in it ends early."""
+    openpyxl = pytest.importorskip("openpyxl", reason="openpyxl (medkit-lmm[exchange]) reads Excel files")
+    folder, _, table = predicted
+    book = openpyxl.Workbook()
+    book.active.append(list(table[0]))
+    for row in table[:3]:
+        book.active.append(list(row.values()))
+    book.save(folder / "whole.xlsx")
+    with zipfile.ZipFile(folder / "whole.xlsx") as whole, zipfile.ZipFile(folder / "cut.xlsx", "w") as cut:
+        for name in whole.namelist():
+            data = whole.read(name)
+            cut.writestr(name, data[: len(data) // 2] if name.endswith("sheet1.xml") else data)
+    with pytest.raises(DataError, match=r"cut.xlsx can't be read as an Excel file"):
+        import_answers([folder / "cut.xlsx"], folder / "answers.jsonl")
+
+
+def test_what_is_known_of_a_picture_survives_both_tools(tmp_path: Path) -> None:
+    """Slices and a judge's context are in an evaluation's answers, so they must be in an imported one's."""
+    with DatasetWriter(tmp_path / "data", "known") as writer:
+        ref = writer.add_image(np.full((9, 11, 3), 7, dtype=np.uint8))
+        asked = {
+            "kind": "k",
+            "answer_type": "open",
+            "choices": [],
+            "references": ["it"],
+            "context": "A caption.",
+        }
+        source = {"dataset": "known", "record": "0", "split": "test", "kind": "question", "group": "g"}
+        turns = [user_turn("What?", images=1), assistant_turn("it")]
+        writer.add(Sample("0", turns, [ref], {"question": asked, "modality": "CT", "organ": "Chest"}, source))
+    (question,) = read_questions(open_dataset(tmp_path / "data"), "held-out")
+    assert (question.slices, question.context) == ({"modality": "ct", "organ": "chest"}, "A caption.")
+    write_tables(cards(), tmp_path / "data", tmp_path / "tables")
+    read_tables([tmp_path / "tables" / "held-out_vqa.tsv"], tmp_path / "back")
+    (back,) = read_questions(open_dataset(tmp_path / "back"), "held-out")
+    assert back == question
+    row = answered(question_row(question), "it")
+    assert (row["slices"], row["context"]) == (question.slices, question.context)
 
 
 def test_a_failed_call_is_no_answer(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medkit.errors import DataError
-from medkit.evaluation.scoring.answer_files import IDS, read_rows
+from medkit.evaluation.scoring.answer_files import id_of, read_rows
 from medkit.exchange.rows import FAILED, Row
 
 _SHOWN = 3
@@ -34,7 +34,7 @@ class Stored:
         for number, row in enumerate(rows, start=1):
             if not isinstance(row.get("answer"), str) and not row.get(FAILED):
                 raise DataError(f"{self.path}: row {number} has no answer; replay files of medkit evaluate")
-            key = str(row.get("benchmark", "")), _id(row)
+            key = str(row.get("benchmark", "")), id_of(row)
             before = self._by_id.setdefault(key, row)
             if key[1] and before.get("answer") != row.get("answer"):
                 raise DataError(f"{self.path}: question {key[1]} is answered twice, and differently")
@@ -50,7 +50,7 @@ class Stored:
                 unknown.
         """
         words = _words(str(doc.get("question", text)))
-        said = _id(doc)
+        said = id_of(doc)
         for benchmark in [str(doc["benchmark"])] if "benchmark" in doc else self._benchmarks():
             row = self._by_id.get((benchmark, said)) if said else None
             if row is not None and _words(str(row.get("question", words))) == words:
@@ -76,11 +76,6 @@ def unknown(path: Path, questions: Sequence[str]) -> DataError:
         f"{path} has no answer to {len(questions):,} of the questions that are asked: {shown}{more}; "
         "replay the answers of the same questions"
     )
-
-
-def _id(row: Row) -> str:
-    found = next((row[name] for name in IDS if row.get(name) not in (None, "")), "")
-    return str(found)
 
 
 def _words(text: str) -> str:

@@ -20,8 +20,10 @@ def question_row(question: Question) -> Row:
 
     Returns:
         The columns of ``answers.jsonl`` that don't depend on a reply (``benchmark``, ``control``, ``id``, ``image``,
-        ``group``, ``kind``, ``answer_type``, ``question``, ``references``, ``choices``), ``messages``, ``images``.
+        ``group``, ``kind``, ``answer_type``, ``question``, ``references``, ``choices``, and ``context`` and ``slices``
+        where they are known), ``messages``, ``images``.
     """
+    known = {"context": question.context, "slices": question.slices}
     return {
         "benchmark": question.benchmark,
         "control": "none",
@@ -33,6 +35,7 @@ def question_row(question: Question) -> Row:
         "question": question.text,
         "references": list(question.references),
         "choices": list(question.choices),
+        **{name: value for name, value in known.items() if value},
         "messages": question.messages,
         "images": list(question.images),
     }

@@ -21,6 +21,7 @@ from medkit.sample import assistant_turn, user_turn
 
 OPTIONS = ("files", "suffix", "licence")
 COLUMN = "medkit"  # of medkit's own tables: the question's row as JSON, exact whatever the other columns went through
+ASKED = ("kind", "answer_type", "choices", "references", "context")
 GUARD = (
     "\u00a0"  # behind a cell that pandas would read as a missing value or a number; stripping takes it off
 )
@@ -122,7 +123,7 @@ def _record(place: str, row: dict[str, str], shown: Shown, options: dict[str, An
         return Record(
             own["id"],
             shown.pictures,
-            {"question": {key: own[key] for key in ("kind", "answer_type", "choices", "references")}},
+            {**own.get("slices", {}), "question": {key: own[key] for key in ASKED if key in own}},
             messages=[*own["messages"], assistant_turn(own["references"][0])],
             group=own["group"],
             split="test",
