@@ -253,6 +253,17 @@ def test_a_replay_guesses_nothing(tmp_path: Path) -> None:
     assert (
         answers.answer({"id": "2", "question": "Which organ?"}, "Which organ?") is None
     )  # an id of another set
+    for first, second, given in (
+        ("a", "b", None),
+        ("a", "a", "a"),
+    ):  # two benchmarks with one id and one text
+        both = [
+            {"benchmark": name, "id": "1", "question": "Which side?", "answer": said}
+            for name, said in (("rad", first), ("rad-public", second))
+        ]
+        assert (
+            stored(tmp_path / "both.jsonl", *both).answer({"id": "1", "question": "Which side?"}, "") == given
+        )
     with pytest.raises(DataError, match="answered twice, and differently"):
         stored(tmp_path / "two.jsonl", {"id": 1, "answer": "a"}, {"id": 1, "answer": "b"})
     failed = stored(
