@@ -20,7 +20,8 @@ def evaluate(
     ] = None,
     name: Annotated[str | None, typer.Option("--model", help="The model as the endpoint lists it.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the benchmark.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the benchmark, or hardware."),
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again what ended without a reply.")
@@ -29,7 +30,8 @@ def evaluate(
     """Score a checkpoint or an endpoint on the questions of a dataset folder, outside of a run.
 
     A stopped evaluation goes on with the same command. A key is read from $MEDKIT_ENDPOINT_KEY only.
-    --set corruptions=noise,blur asks again with every picture made worse, at each of the card's severities.
+    --set corruptions=noise,blur asks again with every picture made worse, at each of the card's severities;
+    --set hardware.processes=2 shares the questions out to two processes, one a GPU.
 
     \b
     medkit evaluate runs/phantom/model --data runs/phantom/2-teach --out scores/phantom
@@ -37,14 +39,15 @@ def evaluate(
     medkit evaluate --endpoint http://127.0.0.1:8000/v1 --model llava --data runs/phantom/2-teach --out scores/llava
     """
     from .evaluation.endpoint_card import read_endpoint
-    from .evaluation.standalone import evaluate_alone, find_benchmarks, summary_lines
+    from .evaluation.standalone import evaluate_alone, find_benchmarks, read_hardware, summary_lines
 
     if (model is None) == (endpoint is None):
         raise MedkitError("name one model: a folder, or --endpoint URL --model NAME")
     asked = model if endpoint is None else read_endpoint(endpoint, name)
     assert asked is not None
-    cards = find_benchmarks(benchmark or ["held-out"], settings or [])
-    scores = evaluate_alone(asked, cards, data, out, retry_failed=retry_failed)
+    hardware, changes = read_hardware(settings or [])
+    cards = find_benchmarks(benchmark or ["held-out"], changes)
+    scores = evaluate_alone(asked, cards, data, out, retry_failed=retry_failed, hardware=hardware)
     for line in summary_lines(scores):
         typer.echo(line)
     typer.echo(f"Answers: {out / 'answers.jsonl'}")

@@ -116,7 +116,7 @@ def digest(path: str) -> str:
     by_content = sum(stat.st_size for stat in stats) <= CONTENT_LIMIT_BYTES and len(files) <= 1000
     total = hashlib.sha256()
     for file, stat in zip(files, stats, strict=True):
-        total.update(f"{file.relative_to(root)}\0{stat.st_size}\0".encode())
+        total.update(f"{file.relative_to(root)}\0{stat.st_size}\0".encode(errors="surrogatepass"))
         total.update(
             hashlib.sha256(file.read_bytes()).digest() if by_content else str(stat.st_mtime_ns).encode()
         )

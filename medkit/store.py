@@ -43,7 +43,7 @@ from medkit.errors import DataError
 from medkit.prepared import Prepared, prepare
 from medkit.sample import Sample
 
-__all__ = ["Dataset", "DatasetWriter", "is_dataset", "open_dataset", "write_atomically"]
+__all__ = ["Dataset", "DatasetWriter", "is_dataset", "open_dataset", "writable", "write_atomically"]
 
 VERSION = 1
 
@@ -210,7 +210,7 @@ class DatasetWriter:
 
     def _write_fate(self, record: str, fate: str, reason: str, detail: str) -> None:
         self._counts["fates"][fate] += 1
-        row = {"record": record, "fate": fate, "reason": reason, "detail": detail}
+        row = {"record": writable(record), "fate": fate, "reason": reason, "detail": writable(detail)}
         self._ledger.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _finish(self) -> None:
@@ -354,6 +354,11 @@ class Dataset:
                 open_dataset(self.folder / other) for other in self.summary.get("images_from", [])
             ]
         return self._others
+
+
+def writable(text: str) -> str:
+    """Gives a text with backslash and code for half characters, which names of files may hold and no file of text."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def open_dataset(folder: Path | str) -> Dataset:

@@ -423,7 +423,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file(tmp_path: Path) -> None:
     codes = imagecodecs.jpeg2k_encode(CHECKERS, codecformat="j2k", reversible=True)
     path = save(picture(CHECKERS, J2K, encapsulate([codes])), tmp_path / "one")
     ready = (
-        "import os,sys,time;sys.stdout.buffer.write(bytes(4));sys.stdout.flush();sys.stdin.buffer.read(4);"
+        "import os,sys,time;sys.stdout.buffer.write(bytes(8));sys.stdout.flush();sys.stdin.buffer.read(8);"
     )
     for then, reason in (("os.abort()", "decoder crashed"), ("time.sleep(60)", "decoder too slow")):
         worker = Worker([sys.executable, "-c", ready + then])

@@ -155,7 +155,7 @@ def test_the_summary_has_literal_values():
     assert scores["slices"]["kind"]["exists"]["majority"] == 0.5
     assert scores["slices"]["kind"]["colour"]["majority"] == 1.0
     assert scores["slices"]["answer_type"]["open"]["count"] == 2
-    assert scores["majority"] == pytest.approx(4 / 6)
+    assert scores["majority"] == round(4 / 6, 6)
     assert scores["by_scorer"]["yes_no"] | {"low": 0, "high": 0} == {
         "count": 4,
         "value": 0.5,
@@ -216,6 +216,23 @@ def test_the_share_of_the_gain_that_a_control_keeps():
     assert (found["controls"]["noise"]["survives"], found["controls"]["noise"]["gain_kept"]) == (0.875, 0.75)
     blind = [row | {"correct": 0} for row in rows if row["control"] == "none"]
     assert "gain_kept" not in summarise(blind + rows[8:], "answer")["controls"]["text"]
+
+
+def test_as_good_as_the_most_frequent_answer_is_no_gain():
+    golds = ["a", "a", "a", "b", "c", "d", "e"], [f"gold {number}" for number in range(49)]
+    rows = [
+        _row(100 * kind + number, control, texts[0], gold, f"kind {kind}")
+        for control in ("none", "blank")
+        for kind, texts in enumerate(golds)
+        for number, gold in enumerate(texts)
+    ]
+    found = summarise(rows, "answer")
+    assert found["accuracy"]["value"] == found["majority"] == round(4 / 56, 6)
+    assert 1 / 49 * 49 < 1, "shares that are added up again would leave a gain of 1e-16, and any part of it"
+    assert "gain_kept" not in found["controls"]["blank"]
+    # the slices too, or a tie would count as a gain for its last digit
+    for slice_ in found["slices"]["kind"].values():
+        assert slice_["value"] == slice_["majority"]
 
 
 def test_confidence_gives_calibration_and_selective_accuracy():
@@ -300,3 +317,44 @@ def test_the_command_line_sets_lists_with_and_without_brackets():
         find_benchmarks(["held-out"], ["corruptions=fog"])
     with pytest.raises(MedkitError, match=r"--set severities\.0: Input should be less than or equal to 5"):
         find_benchmarks(["held-out"], ["severities=[7]"])
+
+
+def test_the_command_line_sets_the_hardware(folders, tmp_path, monkeypatch):
+    from medkit.errors import MedkitError
+    from medkit.evaluation import standalone
+
+    hardware, others = standalone.read_hardware(["limit=9", "hardware.processes=2", "hardware.device=cpu"])
+    assert (hardware.processes, hardware.device, hardware.precision, others) == (
+        2,
+        "cpu",
+        "auto",
+        ["limit=9"],
+    )
+    for given, told in (
+        ("hardware.processes=0", r"--set hardware\.processes: Input should be greater than or equal to 1"),
+        ("hardware.precision=fp8", r"--set hardware\.precision: Input should be 'auto'"),
+        ("hardware.threads=2", r"must be hardware\.KEY=VALUE with device, precision or processes"),
+        ("hardware.processes", r"must be hardware\.KEY=VALUE"),
+    ):
+        with pytest.raises(MedkitError, match=told):
+            standalone.read_hardware([given])
+
+    seen: list[int] = []
+
+    def asked(settings, inputs, out):
+        seen.append(settings["hardware"]["processes"])
+        if len(seen) > 1:
+            (out / "scores.json").write_text("{}")
+
+    monkeypatch.setattr(standalone, "evaluate", asked)
+    cards = standalone.find_benchmarks(["held-out"])
+    place = (folders / "stage", cards, folders / "data", tmp_path)
+    with pytest.raises(FileNotFoundError):  # stopped
+        standalone.evaluate_alone(*place, hardware=hardware)
+    # how many processes ask is no part of what an evaluation is, the precision is
+    one = hardware.model_copy(update={"processes": 1})
+    assert standalone.evaluate_alone(*place, hardware=one) == {} and seen == [2, 1]
+    with pytest.raises(MedkitError, match=r"another task \(other hardware"):
+        standalone.evaluate_alone(*place, hardware=one.model_copy(update={"precision": "bf16"}))
+    with pytest.raises(MedkitError, match="--retry-failed is for endpoints"):
+        standalone.evaluate_alone(*place, retry_failed=True)

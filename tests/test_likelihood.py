@@ -57,6 +57,9 @@ def test_candidates_are_those_of_the_question():
         "left": ["left", "A", "A. left"],
         "right": ["right", "B", "B. right"],
     }
+    many = [f"part {number}" for number in range(12)]
+    listed = "\n".join(f"{letter}. {part}" for letter, part in zip("ABCDEFGHIJKL", many, strict=True))
+    assert list(candidates_of(_question(f"which?\n{listed}", many))) == many
     assert candidates_of(_question("what?", [], "open")) == {}
     assert candidates_of(_question("what?", ["left", "left"])) == {}
 

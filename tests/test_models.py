@@ -289,7 +289,7 @@ def test_the_contract_survives_its_folder(loaded, tmp_path):
     contract = Contract("pad", (9, 8, 7), {"stage:align": {"samples_seen": 3}})
     write_contract(tmp_path, contract)
     assert read_contract(tmp_path, loaded.processor) == contract
-    assert json.loads((tmp_path / "medkit.json").read_text())["version"] == 2
+    assert json.loads((tmp_path / "medkit.json").read_text())["version"] == 3
 
 
 def test_a_folder_without_a_contract_gets_what_its_processor_implies(loaded, tmp_path):
@@ -305,7 +305,7 @@ def test_a_folder_without_a_contract_gets_what_its_processor_implies(loaded, tmp
         ("[]", "not a readable contract"),
         ('{"version": 1}', "not a readable contract"),
         ('{"version": "one", "fit": "pad", "mean_colour": [1, 2, 3]}', "not a readable contract"),
-        ('{"version": 3, "layout": "later"}', "version 3 is newer than medkit knows"),
+        ('{"version": 4, "layout": "later"}', "version 4 is newer than medkit knows"),
         (
             '{"version": 1, "fit": "squeeze", "mean_colour": [1, 2, 3]}',
             "'squeeze' is unknown; use one of pad, crop",

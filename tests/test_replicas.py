@@ -18,7 +18,8 @@ from tiny_evaluation import build_model, write_dataset
 from medkit.errors import ModelError
 from medkit.evaluation.evaluate import PARTIAL, evaluate
 from medkit.evaluation.questions import Question
-from medkit.evaluation.replicas import answer_in_processes, split_questions
+from medkit.evaluation.replicas import answer_in_processes, gather_replies, split_questions
+from medkit.evaluation.replies import append_replies, read_replies
 from medkit.sample import user_turn
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,44 @@ def test_questions_about_a_picture_stay_together_in_parts_of_like_size():
     assert not (pictures[0] & pictures[1] or pictures[0] & pictures[2] or pictures[1] & pictures[2])
     assert sorted(int(one.id) for part in parts for one in part["b"]) == list(range(30))
     assert max(len(part["b"]) for part in parts) - min(len(part["b"]) for part in parts) <= 5
+
+
+def _reply(number: int, answer: str) -> dict[str, str]:
+    return {"benchmark": "b", "control": "none", "id": str(number), "prompt": "p", "answer": answer}
+
+
+def _write(path: Path, *rows: dict[str, str]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_one_process_takes_over_what_several_answered(tmp_path):
+    _write(tmp_path / PARTIAL, _reply(0, "red"), _reply(1, "of another prompt"))
+    _write(tmp_path / "replica-0" / PARTIAL, _reply(0, "red"), _reply(1, "blue"))
+    _write(tmp_path / "replica-1" / PARTIAL, _reply(2, "green"))
+    with (tmp_path / "replica-1" / PARTIAL).open("a") as file:
+        file.write('{"benchmark": "b", "contr')
+    gather_replies(tmp_path, PARTIAL)
+    rows = [json.loads(line) for line in (tmp_path / PARTIAL).read_text().splitlines()]
+    assert [row["answer"] for row in rows] == ["red", "of another prompt", "blue", "green"]
+    assert {key[2]: reply["answer"] for key, reply in read_replies(tmp_path / PARTIAL)}["1"] == "blue"
+    assert not list(tmp_path.glob("replica*"))
+
+
+def _say_red(settings, share, folder):
+    replies = {question.key: _reply(int(question.id), "red") for question in share["b"]}
+    with (folder / PARTIAL).open("ab") as file:
+        append_replies(file, list(replies.values()))
+    return replies, {}
+
+
+@pytest.mark.slow
+def test_replies_stay_until_the_answers_are_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    asked = {"b": [_question(number, f"picture {number}") for number in range(4)]}
+    replies, _ = answer_in_processes(_say_red, 2, {}, asked, (), tmp_path, PARTIAL)
+    assert len(replies) == 4 and dict(read_replies(tmp_path / PARTIAL)) == replies
+    assert not list(tmp_path.glob("replica*"))
 
 
 def _refuse(settings, share, folder):
@@ -58,7 +97,7 @@ def test_what_goes_wrong_in_a_process_is_told(tmp_path, monkeypatch, work, told)
 def _evaluate(folders: Path, out: Path, processes: int) -> dict[str, list]:
     out.mkdir(exist_ok=True)
     hardware = {"device": "cpu", "processes": processes}
-    settings = {"benchmarks": [CARD], "hardware": hardware, "batch_check": 3}
+    settings = {"benchmarks": [CARD | {"answering": "likelihood"}], "hardware": hardware, "batch_check": 3}
     evaluate(settings, {"model": folders / "stage", "data": folders / "data"}, out)
     rows = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
     return {name: [row[name] for row in rows] for name in ("id", "control", "answer", "correct")}

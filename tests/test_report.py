@@ -134,6 +134,40 @@ def test_what_poor_pictures_say(tmp_path, kind, severity, change, told):
     assert told in plain(write_report(run).read_text())
 
 
+def test_poor_pictures_that_cost_nothing_for_sure_are_not_called_fine(tmp_path):
+    run, path, scores = _changed(tmp_path)
+    corruptions = scores["benchmarks"]["held-out"]["corruptions"]
+    for levels in corruptions.values():  # asked at slight severities only
+        for level in [level for level in levels if int(level) > 3]:
+            del levels[level]
+        for entry in levels.values():
+            entry["change"] = {"value": 0.0, "low": -0.02, "high": 0.02}
+    path.write_text(json.dumps(scores))
+    assert "poorer pictures cost what they should" not in plain(write_report(run).read_text())
+    run, path, scores = _changed(tmp_path / "better")
+    entry = scores["benchmarks"]["held-out"]["corruptions"]["window"]["5"]
+    entry["change"] = {"value": 0.05, "low": 0.01, "high": 0.09}
+    path.write_text(json.dumps(scores))
+    assert "very poor pictures cost nothing" in plain(write_report(run).read_text())
+
+
+def test_without_an_image_alone_is_no_control(tmp_path):
+    run, path, scores = _changed(tmp_path)
+    controls = scores["benchmarks"]["held-out"]["controls"]
+    scores["benchmarks"]["held-out"]["controls"] = {"text": controls["text"]}
+    path.write_text(json.dumps(scores))
+    text = plain(write_report(run).read_text())
+    assert "Caution held-out: no image control was run" in text and "held-out: the image is used" not in text
+
+
+def test_a_share_of_a_gain_that_may_be_none_is_not_told(tmp_path):
+    run, path, scores = _changed(tmp_path)
+    scores["benchmarks"]["held-out"]["majority"] = 0.91  # within 90 to 96
+    scores["benchmarks"]["held-out"]["controls"]["blank"]["gain_kept"] = -23.5
+    path.write_text(json.dumps(scores))
+    assert "2350.0" not in plain(write_report(run).read_text())
+
+
 def _changed(tmp_path):
     run = make_run(tmp_path / "fake")
     path = next(run.glob("*-evaluate-instruct/scores.json"))
@@ -359,6 +393,8 @@ def test_a_single_evaluation_has_a_report_of_its_own(tmp_path):
     assert (
         "On 200 held-out questions about 20 images, instruct answers 93.0 % (95 % interval 90.0–96.0) correctly."
     ) in text
+    assert "instruct · evaluation" in text
+    assert "Leaks were not counted An evaluation does not know what its model was trained on" in text
     assert "blurred 3 75.0 % 72.0–78.0 −18.0 −21.0 to −15.0" in text
     assert "position 50 90.0 % 85.0–95.0 35.0 %" in text
     for absent in (

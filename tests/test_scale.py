@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from medkit.digests import DigestTable, digest_of
 from medkit.errors import DataError
 from medkit.images import DEFAULT_LIMITS
 from medkit.plan import Step
+from medkit.prepared import Prepared
 from medkit.readers import READERS, Record
 from medkit.readers.duplicates import LOOK_BYTES, coarse_of, greys_of, hashes_of, near_pairs
 from medkit.readers.engines import open_engine
 from medkit.readers.ingest import _limited, ingest
 from medkit.readers.known import key_of
+from medkit.readers.prepare import Outcome, Picture, pack
 from medkit.readers.splits import rank
 from medkit.readers.workers import Here, Processes, in_order
 from medkit.run import run
@@ -158,6 +161,23 @@ def test_a_damaged_memory_costs_time_and_nothing_else(tmp_path, name):
     assert _same(tmp_path / "out", tmp_path / "whole")
 
 
+def test_names_that_are_no_text_are_told_apart(tmp_path):
+    _pictures(tmp_path / "in", range(3))
+    folder = os.fsencode(tmp_path / "in/train/abc") + b"/"
+    for number, name in enumerate((b"\xff.png", b"\xfe.png", b"\xfd.png")):
+        os.rename(folder + b"%03d.png" % number, folder + name)
+    Path(os.fsdecode(folder + b"\xfd.png")).write_bytes(b"no picture")
+    ingest(_folders(tmp_path / "in"), {}, tmp_path / "out")
+    names = [sample.id for sample in open_dataset(tmp_path / "out")]
+    assert len(names) == 2 and all(re.search(r"\\udcf[ef]", name) for name in names)
+    rejected = [row["record"] for row in open_dataset(tmp_path / "out").ledger() if row["fate"] == "rejected"]
+    assert len(rejected) == 1 and "\\udcfd" in rejected[0]
+    keys = {key_of(Path(os.fsdecode(folder + name)), DEFAULT_LIMITS) for name in (b"\xff.png", b"\xfe.png")}
+    assert len(keys) == 2
+    step = Step(1, "ingest", "ingest", _folders(tmp_path / "in"), {}, {"data": str(tmp_path / "in")})
+    assert run([step], tmp_path / "run") == ["ingest"]
+
+
 def test_the_memory_holds_no_name(tmp_path):
     _pictures(tmp_path / "Doe^Jane", range(3))
     ingest(_folders(tmp_path / "Doe^Jane"), {}, tmp_path / "out")
@@ -189,6 +209,94 @@ def test_a_crash_a_hang_and_a_glutton_cost_one_record_each():
         "14": "image unreadable",
         "15": "unforeseen fault",
     }
+
+
+@pytest.mark.parametrize("workers", [1, "auto"])
+@pytest.mark.parametrize("processors", [1, 2])
+def test_no_picture_of_a_file_is_made_in_this_process(tmp_path, monkeypatch, workers, processors):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)), raising=False)
+    records = [Record(str(number), Drawn(number, None, "dies" if number == 0 else "")) for number in range(6)]
+    engine = open_engine(workers, "local", DEFAULT_LIMITS)
+    assert _made(records, engine) == {"0": "worker crashed"} | dict.fromkeys("12345", "made")
+    assert len(engine._workers) == 1  # for so little "auto" starts no second one
+
+
+def test_a_damaged_memory_has_its_pictures_made_by_workers_too(tmp_path, monkeypatch):
+    _pictures(tmp_path / "in", range(6))
+    settings = {**_folders(tmp_path / "in"), "workers": 1}
+    ingest(settings, {}, tmp_path / "out")
+    (tmp_path / "out/known.bin").write_bytes(b"")
+    monkeypatch.setattr("medkit.readers.workers.prepare", None)
+    assert ingest(settings, {}, tmp_path / "out")["reading"]["made"] == 6
+
+
+def test_a_worker_that_crashed_is_asked_again_after_a_stop(tmp_path, monkeypatch):
+    def reader(fault, breaks_off):
+        def read(root, options):
+            yield from (
+                Record(str(number), Drawn(number, None, fault * (number == 2))) for number in range(4)
+            )
+            if breaks_off:
+                raise DataError("the disk is gone")
+
+        return read
+
+    settings = loaders.settings(tmp_path, 4, workers=1)
+    monkeypatch.setattr(loaders, "read", reader("dies", True))
+    with pytest.raises(DataError, match="the disk is gone"):
+        ingest(settings, {}, tmp_path / "out")
+    lines = (tmp_path / "out/reading/outcomes.jsonl").read_text().splitlines()
+    assert len(lines) == 4 and sum("worker crashed" in line for line in lines) == 1
+    monkeypatch.setattr(loaders, "read", reader("dies", False))
+    result = ingest(settings, {}, tmp_path / "out")
+    assert result["reading"]["made"] == 1 and result["reading"]["remembered"] == 3
+
+
+def test_a_loader_that_only_this_process_knows_is_called_here(monkeypatch):
+    module = types.ModuleType("only_here")
+    exec("class Loader:\n    def __call__(self):\n        return self.drawn()", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    loader = module.Loader()
+    loader.drawn = Drawn(1)
+    records = [Record("a", Drawn(2)), Record("b", loader), Record("c", Drawn(3))]
+    assert _made(records, Processes(1, DEFAULT_LIMITS)) == dict.fromkeys("abc", "made")
+
+
+def test_workers_that_cannot_be_started_stop_the_step_and_reject_nothing():
+    engine = Processes(1, DEFAULT_LIMITS, command=[sys.executable, "-c", "raise SystemExit(1)"])
+    with pytest.raises(DataError, match="a worker process can't be started"):
+        _made([Record("a", Drawn(1))], engine)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\x09",
+        b"\x02\0\0\0{}",
+        b"\x02\0\0\0[]",
+        b"\x03\0\0\0[5]",
+        pack([Outcome((Picture(Prepared("0" * 63 + "x", bytes(32), 8, 8, b"data"), bytes(LOOK_BYTES)),))]),
+        pack([Outcome((Picture(Prepared("0" * 64, bytes(32), 8, 1 << 40, b"data"), bytes(LOOK_BYTES)),))]),
+        pack([Outcome((Picture(Prepared("0" * 64, bytes(32), 8, 8, b"data"), bytes(LOOK_BYTES)),))])[:-1],
+        None,
+    ],
+)
+def test_whatever_a_worker_in_hostile_hands_answers_costs_its_record(answer):
+    told = (1 << 60).to_bytes(8, "little") if answer is None else len(answer).to_bytes(8, "little") + answer
+    code = f"import sys; o = sys.stdout.buffer; o.write(bytes(8)); o.flush(); sys.stdin.buffer.read(9); o.write({told})"
+    engine = Processes(1, DEFAULT_LIMITS, command=[sys.executable, "-c", code])
+    assert _made([Record("a", Drawn(1))], engine) == {"a": "worker crashed"}
+
+
+def test_a_rejected_record_leaves_none_of_its_pictures(tmp_path, monkeypatch):
+    good = np.full((8, 8, 3), 90, np.uint8)
+    records = [Record("a", [good, b"no picture"]), Record("b", [good + 1])]
+    monkeypatch.setattr(loaders, "read", lambda root, options: iter(records))
+    ingest(loaders.settings(tmp_path, 2), {}, tmp_path / "out")
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.summary["rejected"] == {"image unreadable": 1}
+    assert dataset.refs() == dataset[0].images and len(dataset) == 1
 
 
 def test_what_no_worker_can_be_sent_is_made_here():
@@ -320,6 +428,9 @@ def test_near_duplicates_are_those_of_comparing_all_with_all(max_peak):
             look[random.integers(0, 8)] ^= np.uint8(1 << random.integers(0, 8))
         change = random.integers(-6, 7, LOOK_BYTES - 8) * random.integers(0, 3)
         look[8:] = np.clip(look[8:].astype(int) + change, 0, 255)
+    greys = looks[:, 8:].copy()
+    looks[:, 8:] = np.diff(greys, axis=1, prepend=np.uint8(0))  # as they are kept
+    assert np.array_equal(greys_of(looks), greys)
     first = random.choice(900, 200, replace=False)
     second = random.choice(900, 600, replace=False)
     hashes = hashes_of(looks)
@@ -333,7 +444,7 @@ def test_near_duplicates_are_those_of_comparing_all_with_all(max_peak):
             (other != row, distance, other)
             for other in second.tolist()
             if (distance := int(np.bitwise_count(hashes[row] ^ hashes[other]))) <= 6
-            and _alike(looks, row, other, max_peak)
+            and _alike(greys, row, other, max_peak)
         ]
         if near:
             _, distance, other = min(near, key=lambda one: one[:2])
@@ -342,8 +453,8 @@ def test_near_duplicates_are_those_of_comparing_all_with_all(max_peak):
     assert len(found) > 50
 
 
-def _alike(looks: np.ndarray, one: int, two: int, max_peak: float) -> bool:
-    a, b = looks[one, 8:].astype(float), looks[two, 8:].astype(float)
+def _alike(greys: np.ndarray, one: int, two: int, max_peak: float) -> bool:
+    a, b = greys[one].astype(float), greys[two].astype(float)
     cells = np.abs(a - b)
     return bool(np.corrcoef(a, b)[0, 1] >= 0.985 and cells.mean() <= 5.0 and cells.max() <= max_peak)
 

@@ -275,7 +275,7 @@ class IngestSettings(Card):
     Attributes:
         limit: Most records that are read; None reads all.
         train, valid, test: Pictures of each split, for domains that medkit draws.
-        workers: Processes that decode and render pictures; ``auto`` takes one a processor.
+        workers: Processes that decode and render pictures; ``auto`` takes one, after a second one a processor.
         engine: ``ray`` has a Ray cluster do what the workers do; the dataset is the same.
         license: Takes the place of the domain cards' ``data.license``.
     """

@@ -16,6 +16,7 @@ from medkit.evaluation.controls import blank_image, changes_image, shown_image
 from medkit.evaluation.corruptions import Corruption
 from medkit.evaluation.pope import pope_questions
 from medkit.evaluation.questions import Question, limited, read_questions, with_controls
+from medkit.evaluation.replicas import answer_in_processes, gather_replies
 from medkit.evaluation.replies import Key
 from medkit.evaluation.scoring.rescore import score_rows
 from medkit.evaluation.summarise import answer_row, summarise
@@ -72,9 +73,8 @@ def evaluate(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
         replies, decoding = ask_questions(settings["endpoint"], cards, asked, datasets, out / PARTIAL)
     else:
         rest, processes = (cards, datasets, _model_folder(inputs["model"])), hardware.get("processes", 1)
+        gather_replies(out, PARTIAL)  # of a killed run with other processes
         if processes > 1:
-            from medkit.evaluation.replicas import answer_in_processes
-
             replies, decoding = answer_in_processes(
                 _answer_all, processes, settings, asked, rest, out, PARTIAL
             )
@@ -252,7 +252,7 @@ def _checked(decoding: dict[str, Any], asked: int, other: Sequence[Key]) -> dict
     if other and decoding["precision"] == "fp32":
         raise ModelError(
             f"{len(other)} of {asked} answers are others in a batch of {decoding['batch_size']} than alone, for "
-            f"example that of {' '.join(other[0])}; report it, and evaluate with batch_size 1"
+            f"example that of {' '.join(other[0])}; no number can be trusted: report it, with the model's family"
         )
     before = decoding.get("batch_check", {"asked_alone": 0, "same": 0})
     return {

@@ -8,6 +8,8 @@ questions, so what is asked after a kill is asked in the company it would have h
 from __future__ import annotations
 
 import copy
+import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -28,6 +30,7 @@ from medkit.models.fast_linear import fast_linears
 from medkit.models.greedy import greedy_config
 from medkit.progress import bar
 
+PREPARING = 4  # threads at most that open and prepare pictures while the model answers
 GROUP = 4  # batches whose pictures are read together, so that each batch has questions of like length
 
 
@@ -120,7 +123,10 @@ def _groups(
     def by_length(question: Question) -> tuple[Any, ...]:
         return -length[prompts[question.key]], question.control, question.images, question.id
 
-    most = batch_size * (GROUP if pictures_held else 1)
+    def most() -> int:
+        # The first groups are small: while their pictures are prepared there is nothing to answer yet.
+        return batch_size * (min(GROUP, 2 ** max(0, len(groups) - 2)) if pictures_held else 1)
+
     groups: list[list[Question]] = []
     seen: set[str] = set()
     for question in sorted(
@@ -129,7 +135,12 @@ def _groups(
     ):
         new = {repr(pictures(question))} - seen
         held = pictures_held and len(seen) + len(new) > pictures_held
-        if not groups or len(groups[-1]) == most or held or len(groups[-1][0].images) != len(question.images):
+        if (
+            not groups
+            or len(groups[-1]) == most()
+            or held
+            or len(groups[-1][0].images) != len(question.images)
+        ):
             groups.append([])
             seen, new = set(), {repr(pictures(question))}
         groups[-1].append(question)
@@ -155,24 +166,28 @@ def _prepared(
     prompts: dict[Key, str],
     images: Callable[[Question], list[Image.Image]],
 ) -> Generator[tuple[list[Batch], Prompts]]:
-    """Gives groups with their pictures opened and prepared, the next one while the model answers this one."""
+    """Gives groups with their pictures opened and prepared, the next ones while the model answers this one."""
     image_token = model.config.image_token_id if shares_prefixes(model) else None
-    # Its own: a tokenizer must not be set up for another padding while it decodes in the first thread.
-    own = copy.deepcopy(processor)
+    own = threading.local()
 
     def prepare(group: list[Batch]) -> tuple[list[Batch], Prompts]:
+        if not hasattr(own, "processor"):
+            # A tokenizer must not be set up for another padding while it is used in another thread.
+            own.processor = copy.deepcopy(processor)
         flat = [question for batch in group for question in batch]
         row = {question.key: place for place, question in enumerate(flat)}
         batches = [[row[question.key] for question in batch] for batch in group]
         texts = [prompts[question.key] for question in flat]
-        return group, Prompts(own, texts, [images(question) for question in flat], batches, image_token)
+        shown = [images(question) for question in flat]
+        return group, Prompts(own.processor, texts, shown, batches, image_token)
 
-    with ThreadPoolExecutor(1, "prepare") as pool:
+    threads = min(PREPARING, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads, "prepare") as pool:
         ahead: deque[Future[Any]] = deque()
         try:
             for group in groups:
                 ahead.append(pool.submit(prepare, group))
-                if len(ahead) > 1:
+                if len(ahead) > threads:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()

@@ -8,6 +8,7 @@ another, so their probabilities add up.
 from __future__ import annotations
 
 import math
+import string
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from medkit.models.fast_linear import fast_linears
 from medkit.progress import bar
 from medkit.sample import assistant_turn
 
-LETTERS = "ABCDEFGHIJ"
+LETTERS = string.ascii_uppercase
 
 
 def candidates_of(question: Question) -> dict[str, list[str]]:
@@ -35,7 +36,8 @@ def candidates_of(question: Question) -> dict[str, list[str]]:
     options = list(dict.fromkeys(question.choices))
     if len(options) > 1:
         listed = [f"{letter}. {option}" for letter, option in zip(LETTERS, question.choices, strict=False)]
-        lettered = len(options) == len(question.choices) and all(line in question.text for line in listed)
+        distinct = len(options) == len(listed) == len(question.choices)
+        lettered = distinct and all(line in question.text for line in listed)
         if not lettered:
             return {option: [option] for option in options}
         return {

@@ -45,7 +45,8 @@ def answer_in_processes(
         asked: Benchmark to its questions.
         rest: Further arguments of ``answer``.
         out: The step's folder; each process has a folder in it.
-        partial: Name of the file of replies. Those of another number of processes are taken over.
+        partial: Name of the file of replies. Those of another number of processes are taken over; at the end
+            it holds all of them, in ``out``.
 
     Returns:
         Replies by key, and how they were decoded, with ``processes``.
@@ -88,9 +89,27 @@ def answer_in_processes(
                 f"is kept: start again with a smaller hardware.processes"
             ) from None
     replies = {key: reply for part, _ in answered for key, reply in part.items()}
+    # Until answers.jsonl is written these are all that a kill leaves.
+    gather_replies(out, partial)
+    return replies, _together([decoding for _, decoding in answered], processes)
+
+
+def gather_replies(out: Path, partial: str) -> None:
+    """Puts what several processes answered into the file of one, on the disk before their folders go.
+
+    Args:
+        out: The step's folder; without folders of processes in it nothing happens.
+        partial: Name of the file of replies, in ``out`` and in each process's folder.
+    """
+    folders = sorted(out.glob(PATTERN))
+    if not folders:
+        return
+    known = dict(read_replies(out / partial))
+    more = {key: reply for folder in folders for key, reply in read_replies(folder / partial)}
+    with (out / partial).open("ab") as file:
+        append_replies(file, [reply for key, reply in more.items() if known.get(key) != reply])
     for folder in folders:
         shutil.rmtree(folder)
-    return replies, _together([decoding for _, decoding in answered], processes)
 
 
 def split_questions(asked: Asked, parts: int) -> list[Asked]:
@@ -112,32 +131,17 @@ def split_questions(asked: Asked, parts: int) -> list[Asked]:
 
 def _hand_out(shares: Sequence[Asked], out: Path, partial: str) -> list[Path]:
     """Makes each process's folder, with those of its questions that are answered already."""
+    gather_replies(out, partial)
     known = dict(read_replies(out / partial))
-    for path in sorted(out.glob(f"{PATTERN}/{partial}")):
-        known |= dict(read_replies(path))
-    fresh = out / "replicas.partial"
-    shutil.rmtree(fresh, ignore_errors=True)
+    folders = []
     for index, share in enumerate(shares):
-        folder = fresh / f"replica-{index}"
+        folder = out / f"replica-{index}"
         folder.mkdir(parents=True)
         keys = [question.key for questions in share.values() for question in questions]
         with (folder / partial).open("ab") as file:
             append_replies(file, [known[key] for key in keys if key in known])
-    if known:  # on the disk before the old files go
-        _keep(known, out / partial)
-    for old in out.glob(PATTERN):
-        shutil.rmtree(old)
-    folders = []
-    for index in range(len(shares)):
-        folders.append((fresh / f"replica-{index}").rename(out / f"replica-{index}"))
-    fresh.rmdir()
+        folders.append(folder)
     return folders
-
-
-def _keep(known: Mapping[Key, dict[str, Any]], path: Path) -> None:
-    before = {key for key, _ in read_replies(path)}
-    with path.open("ab") as file:
-        append_replies(file, [reply for key, reply in known.items() if key not in before])
 
 
 def _replica(

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from medkit.cards.faults import did_you_mean
 from medkit.cards.load import load_card
-from medkit.cards.models import Benchmark
+from medkit.cards.models import Benchmark, Hardware
 from medkit.cards.shelf import open_shelf
 from medkit.cards.strict_yaml import parse_value
 from medkit.errors import CardError, MedkitError
@@ -22,6 +22,7 @@ from medkit.state import digest
 
 IDENTITY = "evaluation.json"
 BATCH_CHECK = 8
+HARDWARE = ("device", "precision", "processes")  # keys of a recipe's hardware that answering heeds
 
 
 def evaluate_alone(
@@ -31,6 +32,7 @@ def evaluate_alone(
     out: Path,
     *,
     retry_failed: bool = False,
+    hardware: Hardware | None = None,
 ) -> dict[str, Any]:
     """Scores a model on benchmarks and writes ``answers.jsonl`` and ``scores.json`` as a run does.
 
@@ -42,7 +44,8 @@ def evaluate_alone(
         benchmarks: Their cards.
         data: Dataset folder with the questions.
         out: Folder of this evaluation and no other.
-        retry_failed: Ask questions again that ended without a reply.
+        retry_failed: Ask questions again that ended without a reply; endpoints only.
+        hardware: What a model folder answers on; how many processes may change between calls.
 
     Returns:
         The content of ``scores.json``.
@@ -51,11 +54,20 @@ def evaluate_alone(
         MedkitError: ``out`` holds another evaluation, or what ``evaluate`` raises.
     """
     remote = isinstance(model, EndpointCard)
+    hardware = hardware or Hardware()
+    if retry_failed and not remote:
+        raise MedkitError("--retry-failed is for endpoints: a model folder replies to every question")
+    if remote and hardware != Hardware():
+        raise MedkitError("--set hardware.… is for a model folder: an endpoint answers on its own machine")
     identity: dict[str, Any] = {
         "model": model.model_dump(exclude=set(MANNERS)) if remote else digest(str(model)),
         "benchmarks": [card.model_dump() for card in benchmarks],
         "data": digest(str(data)),
     }
+    # Both may change an answer; what is not stated is left out, so that older folders stay as they are.
+    stated = hardware.model_dump(include={"device", "precision"}, exclude_defaults=True)
+    if stated:
+        identity["hardware"] = stated
     if identity["model"] == "absent":
         raise MedkitError(f"{model}: no model folder is there")
     claim(out, identity, IDENTITY)
@@ -67,6 +79,7 @@ def evaluate_alone(
             "name": model.model if isinstance(model, EndpointCard) else model.resolve().name,
             "benchmarks": identity["benchmarks"],
             "batch_check": BATCH_CHECK,
+            "hardware": hardware.model_dump(),
             "endpoint": model if remote else None,
         }
         inputs = {"data": data}
@@ -93,6 +106,31 @@ def find_benchmarks(names: Sequence[str], settings: Sequence[str] = ()) -> list[
             raise CardError(problems)
         found.append(_changed(card, settings))
     return found
+
+
+def read_hardware(settings: Sequence[str]) -> tuple[Hardware, list[str]]:
+    """Gives what ``hardware.KEY=VALUE`` texts say, and the other texts, which are for ``find_benchmarks``.
+
+    Raises:
+        MedkitError: A key is not one of those that answering heeds, or its value is not allowed.
+    """
+    values: dict[str, Any] = {}
+    others = []
+    for text in settings:
+        key, equals, raw = text.partition("=")
+        head, dot, name = key.strip().partition(".")
+        if head != "hardware" or not dot:
+            others.append(text)
+            continue
+        if not equals or name not in HARDWARE:
+            raise MedkitError(
+                f"--set {text}: must be hardware.KEY=VALUE with {', '.join(HARDWARE[:-1])} or {HARDWARE[-1]}"
+            )
+        values[name] = _parsed(text, raw)
+    try:
+        return Hardware.model_validate(values), others
+    except ValidationError as error:
+        raise _refused(error, "hardware.") from None
 
 
 def summary_lines(scores: dict[str, Any]) -> list[str]:
@@ -167,14 +205,23 @@ def _changed(card: Benchmark, settings: Sequence[str]) -> Benchmark:
             raise MedkitError(
                 f"--set {text}: must be KEY=VALUE with a key of a benchmark, for example --set limit=100"
             )
-        value, fault = parse_value(raw.strip())
-        if fault:
-            raise MedkitError(f"--set {text}: {fault}")
+        value = _parsed(text, raw)
         if isinstance(values[key], list) and isinstance(value, str):  # a list without its brackets
             value = [parse_value(part.strip())[0] for part in value.split(",")]
         values[key] = value
     try:
         return Benchmark.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise MedkitError(f"--set {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise _refused(error) from None
+
+
+def _parsed(text: str, raw: str) -> Any:
+    value, fault = parse_value(raw.strip())
+    if fault:
+        raise MedkitError(f"--set {text}: {fault}")
+    return value
+
+
+def _refused(error: ValidationError, prefix: str = "") -> MedkitError:
+    first = error.errors(include_url=False)[0]
+    return MedkitError(f"--set {prefix}{'.'.join(map(str, first['loc']))}: {first['msg']}")

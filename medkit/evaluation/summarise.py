@@ -23,6 +23,7 @@ Row = dict[str, Any]
 
 COVERAGES = tuple(round(step / 20, 2) for step in range(1, 21))
 UNKNOWN = "not stated"
+ROUNDING = 1e-9  # a sum of scores that are no whole numbers may miss a whole number by so much
 
 
 def answer_row(question: Question, shown: Sequence[str], reply: Row, scorer: str) -> Row:
@@ -93,8 +94,7 @@ def summarise(rows: Sequence[Row], scorer: str, seed: int = 0) -> dict[str, Any]
     if not asked:
         return {"count": 0, "failed": failed, "accuracy": None, "controls": {}, "scorer": scorer}
     slices = _all_slices(asked, seed)
-    kinds = slices["kind"].values()
-    majority = sum(kind["majority"] * kind["count"] for kind in kinds) / len(asked)
+    majority = _frequent_by_kind(asked) / len(asked)
     controls = {
         name: _control(asked, under, seed)
         for name, under in sorted(by_control.items())
@@ -120,7 +120,7 @@ def summarise(rows: Sequence[Row], scorer: str, seed: int = 0) -> dict[str, Any]
         "truncated": sum(row["truncated"] for row in asked),
         "unparsed": sum(_unparsed(row) for row in asked),
         **({"by_likelihood": chosen} if (chosen := sum("candidates" in row for row in asked)) else {}),
-        "majority": majority,
+        "majority": round(majority, 6),
     }
 
 
@@ -163,14 +163,22 @@ def _slices(rows: Sequence[Row], values: Sequence[str], seed: int) -> dict[str, 
     for row, value in zip(rows, values, strict=True):
         parts[value].append(row)
     return {
-        name: {"count": len(part), **_accuracy(part, seed), "majority": _majority(part)}
+        name: {"count": len(part), **_accuracy(part, seed), "majority": round(_frequent(part) / len(part), 6)}
         for name, part in sorted(parts.items())
     }
 
 
-def _majority(rows: Sequence[Row]) -> float:
+def _frequent(rows: Sequence[Row]) -> int:
+    """Counts the rows with the most frequent gold answer."""
     gold = Counter(scorers.normalise(row["references"][0]) for row in rows)
-    return gold.most_common(1)[0][1] / len(rows)
+    return gold.most_common(1)[0][1]
+
+
+def _frequent_by_kind(rows: Sequence[Row]) -> int:
+    parts: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        parts[row["kind"]].append(row)
+    return sum(map(_frequent, parts.values()))
 
 
 def _bounds(asked: Sequence[Row], failed: int) -> dict[str, float]:
@@ -184,17 +192,14 @@ def _control(asked: Sequence[Row], rows: Sequence[Row], seed: int) -> dict[str, 
         return None
     total = sum(right[row["id"]] for row in under)
     kept = sum(min(right[row["id"]], row["correct"]) for row in under)
-    by_kind: dict[str, list[Row]] = defaultdict(list)
-    for row in under:
-        by_kind[row["kind"]].append(row)
-    frequent = sum(_majority(part) * len(part) for part in by_kind.values())
+    frequent = _frequent_by_kind(under)
     gain, left = total - frequent, sum(row["correct"] for row in under) - frequent
     return {
         "count": len(under),
         **({"failed": len(rows) - len(under)} if len(rows) > len(under) else {}),
         **_accuracy(under, seed),
         "survives": round(kept / total, 6) if total else 0.0,
-        **({"gain_kept": round(left / gain, 6)} if gain > 0 else {}),
+        **({"gain_kept": round(left / gain, 6)} if gain > ROUNDING else {}),
     }
 
 

@@ -14,10 +14,12 @@ from medkit.cards.sources import benchmark_path
 from medkit.cards.strict_yaml import read_card
 from medkit.errors import CardError, DataError
 from medkit.readers import Merged, Record, Rejected, get_reader, options_of, our_split
+from medkit.readers.engines import open_engine
 from medkit.readers.known import key_of
-from medkit.readers.prepare import Outcome, prepare, without_bytes
+from medkit.readers.prepare import Outcome, without_bytes
 from medkit.readers.spool import Stored
 from medkit.readers.take import stored
+from medkit.readers.workers import Engine, made_by
 from medkit.store import DatasetWriter, is_dataset
 
 MADE = "test"  # the split that every question of a benchmark's folder has, whichever part was read
@@ -49,7 +51,7 @@ def read_benchmark(settings: dict[str, Any], inputs: dict[str, Path], out: Path)
     counts, told = Counter[str](), Counter[str]()
     seen: set[str] = set()
     made: dict[bytes, Outcome] = {}
-    with DatasetWriter(out, name=name) as to:
+    with DatasetWriter(out, name=name) as to, open_engine(1, "local", to.limits) as engine:
         about = {"name": name, "licence": card["licence"]}
         for item in get_reader(data["reader"])(root, options):
             if isinstance(item, Record):
@@ -58,7 +60,7 @@ def read_benchmark(settings: dict[str, Any], inputs: dict[str, Path], out: Path)
                     reason = "another split" if split != part else "no question"
                     to.reject(item.id, reason, f"{part} is asked" if split != part else "nothing to ask")
                     continue
-            one = _stored(item, about, to, made)
+            one = _stored(item, about, to, engine, made)
             if one is None:
                 continue
             sample = replace(one.sample, source={**one.sample.source, "split": MADE, "part": part})
@@ -93,7 +95,11 @@ def read_benchmark(settings: dict[str, Any], inputs: dict[str, Path], out: Path)
 
 
 def _stored(
-    item: Record | Rejected | Merged, about: dict[str, str], to: DatasetWriter, made: dict[bytes, Outcome]
+    item: Record | Rejected | Merged,
+    about: dict[str, str],
+    to: DatasetWriter,
+    engine: Engine,
+    made: dict[bytes, Outcome],
 ) -> Stored | None:
     """Stores an item; a picture that many questions ask about is decoded once."""
     if not isinstance(item, Record):
@@ -101,7 +107,7 @@ def _stored(
     key = key_of(item.image, to.limits)
     outcome = made.get(key) if key is not None else None
     if outcome is None:
-        outcome = prepare(item.image, to.limits)
+        outcome = made_by(engine, item.image, to.limits)
         if key is not None:
             made[key] = without_bytes(outcome)
     return stored(item, outcome, about, to)

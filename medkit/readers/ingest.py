@@ -42,8 +42,8 @@ def ingest(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict
         settings: ``domain`` (the card as a mapping), ``data`` (path of the source, or None: the card's
             environment variable), ``seed`` of the splits that are made here, ``limit`` (at most so many
             records of each split, chosen by a hash), ``count`` (at most so many training records),
-            ``workers`` (processes that make the pictures, or "auto") and ``engine`` (local or ray): they change
-            no byte of the dataset.
+            ``workers`` (processes that make the pictures, or "auto"; absent: this process makes them) and
+            ``engine`` (local or ray): they change no byte of the dataset.
         inputs: Not used; the step reads a source outside the run.
         out: Where the dataset folder goes. What an earlier or a stopped reading left there is not decoded again,
             see ``medkit.readers.known``.
@@ -64,10 +64,10 @@ def ingest(settings: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict
     begun = time.monotonic()
     with Known(out) as known:
         with DatasetWriter(out, name=domain["name"]) as to, Unsettled(known.reading, seed) as samples:
-            engine = open_engine(settings.get("workers", 1), settings.get("engine", "local"), to.limits)
+            engine = open_engine(settings.get("workers"), settings.get("engine", "local"), to.limits)
             with engine, bar(f"{domain['name']}: records", None) as progress:
                 for item, key, outcome in in_order(_items(root, settings, seed), known, engine, to.limits):
-                    one = taken(item, key, outcome, domain, to, known, counts)
+                    one = taken(item, key, outcome, domain, to, known, engine, counts)
                     if one is not None:
                         numbers = [to.pictures.number_of_ref(ref) or 0 for ref in one.sample.images]
                         samples.add(one, our_split(one.split, names), numbers)

@@ -35,7 +35,7 @@ from medkit.images import Limits
 from medkit.readers.duplicates import LOOK_BYTES
 from medkit.readers.prepare import Outcome, Picture, filled, from_head, head_of
 
-VERSION = 1
+VERSION = 2
 DECODERS = (
     "pillow", "numpy", "pydicom", "imagecodecs", "pylibjpeg", "pylibjpeg-rle", "pylibjpeg-libjpeg",
     "pylibjpeg-openjpeg", "nibabel", "openslide-python", "openslide-bin", "imagehash",
@@ -216,6 +216,9 @@ class Known:
             for line in lines:
                 if not line.endswith(b"}\n"):
                     break
+                if source == NEW and _is_passing(line):
+                    at += len(line)
+                    continue
                 with contextlib.suppress(ValueError):
                     self._where.set(bytes.fromhex(line[: 2 * BYTES].decode("ascii")), at << 2 | source << 1)
                 at += len(line)
@@ -242,10 +245,10 @@ def _feed(total: Any, value: Any) -> bool:
             return False
         # A program can set the time of the last write back, that of the last change it can't.
         total.update(
-            f"P{value}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\0".encode(errors="replace")
+            f"P{value}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\0".encode(errors="surrogatepass")
         )
     elif value is None or isinstance(value, bool | int | float | str):
-        total.update(f"{type(value).__name__}{value!r}\0".encode(errors="replace"))
+        total.update(f"{type(value).__name__}{value!r}\0".encode(errors="surrogatepass"))
     elif isinstance(value, bytes):
         total.update(b"B%d\0" % len(value) + value)
     elif isinstance(value, np.ndarray):
@@ -274,6 +277,14 @@ def _versions() -> bytes:
         with contextlib.suppress(PackageNotFoundError):
             found.append(f"{name} {version(name)}")
     return "\0".join(found).encode()
+
+
+def _is_passing(line: bytes) -> bool:
+    if b'"reason"' not in line:
+        return False
+    with contextlib.suppress(ValueError, AttributeError):
+        return json.loads(line[2 * BYTES :]).get("reason") in PASSING
+    return False
 
 
 def _line(file: int, at: int) -> bytes:

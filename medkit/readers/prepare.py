@@ -18,11 +18,14 @@ from typing import Any
 
 from medkit import images as pictures
 from medkit import prepared
+from medkit.digests import REF
 from medkit.errors import DataError
 from medkit.readers.child import serve
 from medkit.readers.duplicates import LOOK_BYTES, look_of
 
 HEAD = struct.Struct("<I")
+# Never in a ledger: the record is then made where it was read.
+NOT_THERE = "not to be loaded in a worker"
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a record's pictures: all of them, or those before the one with a ``reason`` against it."""
+    """What became of a record's pictures: all of them, or none and the ``reason`` against one."""
 
     pictures: tuple[Picture, ...]
     notes: tuple[tuple[str, str], ...] = ()
@@ -71,11 +74,11 @@ def prepare(image: Any, limits: pictures.Limits = pictures.DEFAULT_LIMITS) -> Ou
     except DataError as error:
         # A loader's error says its own reason.
         reason, detail = getattr(error, "reason", "image unreadable"), getattr(error, "detail", str(error))
-        return Outcome(tuple(made), (), reason, detail)
+        return Outcome((), (), reason, detail)
     except MemoryError:
-        return Outcome(tuple(made), (), "image unreadable", "it needs more memory than the limit")
+        return Outcome((), (), "image unreadable", "it needs more memory than the limit")
     except Exception as error:  # its text may quote a header's value
-        return Outcome(tuple(made), (), "unforeseen fault", type(error).__name__)
+        return Outcome((), (), "unforeseen fault", type(error).__name__)
     return Outcome(tuple(made), notes)
 
 
@@ -87,7 +90,19 @@ def order_of(packed: list[bytes], limits: pictures.Limits) -> bytes:
 def answer(order: bytes) -> bytes:
     """Gives the packed outcomes of an order's images; what every worker runs, wherever it is."""
     limits, packed = pickle.loads(order)
-    return pack(prepare(pickle.loads(image), limits) for image in packed)
+    return pack(_unpickled(image, limits) for image in packed)
+
+
+def _unpickled(packed: bytes, limits: pictures.Limits) -> Outcome:
+    try:
+        image = pickle.loads(packed)
+    except (ImportError, AttributeError):  # its loader's module is only known to the process that sent it
+        return Outcome((), (), NOT_THERE)
+    except MemoryError:
+        return Outcome((), (), "image unreadable", "it needs more memory than the limit")
+    except Exception as error:
+        return Outcome((), (), "unforeseen fault", type(error).__name__)
+    return prepare(image, limits)
 
 
 def pack(outcomes: Iterable[Outcome]) -> bytes:
@@ -107,6 +122,13 @@ def unpack(packed: bytes) -> list[Outcome]:
     Raises:
         ValueError: The bytes are none.
     """
+    try:
+        return _unpack(packed)
+    except (struct.error, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"no packed outcomes ({type(error).__name__})") from None
+
+
+def _unpack(packed: bytes) -> list[Outcome]:
     (length,) = HEAD.unpack_from(packed)
     at = HEAD.size + length
     outcomes = []
@@ -116,9 +138,17 @@ def unpack(packed: bytes) -> list[Outcome]:
         for memory, (*_, size, _) in zip(outcome.pictures, head["pictures"], strict=True):
             look, data = packed[at : at + LOOK_BYTES], packed[at + LOOK_BYTES : at + LOOK_BYTES + size]
             at += LOOK_BYTES + size
+            if not _is_sound(memory.stored) or len(look) != LOOK_BYTES or not 0 < size == len(data):
+                raise ValueError("no picture")
             made.append(filled(memory, look, data))
         outcomes.append(Outcome(tuple(made), outcome.notes, outcome.reason, outcome.detail))
     return outcomes
+
+
+def _is_sound(stored: prepared.Prepared) -> bool:
+    sides = (stored.width, stored.height)
+    whole = all(type(side) is int and 0 < side < 1 << 31 for side in sides)
+    return whole and REF.fullmatch(stored.ref) is not None and len(stored.pixels) == 32
 
 
 def head_of(outcome: Outcome, places: list[int] | None = None) -> dict[str, Any]:

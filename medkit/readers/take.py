@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 from medkit.readers import Merged, Record, Rejected
 from medkit.readers.known import Known
-from medkit.readers.prepare import Outcome, prepare
+from medkit.readers.prepare import Outcome
 from medkit.readers.spool import Stored
+from medkit.readers.workers import Engine, made_by
 from medkit.sample import Sample, assistant_turn, user_turn
-from medkit.store import DatasetWriter
+from medkit.store import DatasetWriter, writable
 
 CAPTION_PROMPT = "Describe the picture."
 
@@ -34,10 +36,10 @@ def stored(
         to.merge(item.record, item.reason, item.detail)
         return None
     assert outcome is not None
-    refs = [to.pictures.ref(to.put_image(picture.stored)[0]) for picture in outcome.pictures]
     if outcome.reason:
         to.reject(item.id, outcome.reason, outcome.detail)
         return None
+    refs = [to.pictures.ref(to.put_image(picture.stored)[0]) for picture in outcome.pictures]
     messages, kind = item.messages or [], "record"
     if messages:
         kind = "question" if "question" in item.facts else "conversation"
@@ -56,9 +58,21 @@ def stored(
         "group": item.group or item.id,
         "kind": kind,
     }
-    return Stored(
-        Sample(item.id, messages, refs, facts, source), item.split, item.notes + outcome.notes, item.kind
-    )
+    sample = Sample(*_writable([item.id, messages, refs, facts, source]))
+    return Stored(sample, item.split, item.notes + outcome.notes, item.kind)
+
+
+def _writable(row: list[Any]) -> list[Any]:
+    """Gives JSON-able values whose texts are writable."""
+    return _whole(row) if "\\ud" in json.dumps(row) else row
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return writable(value)
+    if isinstance(value, dict):
+        return {_whole(key): _whole(one) for key, one in value.items()}
+    return [_whole(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def taken(
@@ -68,6 +82,7 @@ def taken(
     domain: dict[str, Any],
     to: DatasetWriter,
     known: Known,
+    engine: Engine,
     counts: Counter[str],
 ) -> Stored | None:
     """Stores what became of an item, from memory where it is known, and remembers it.
@@ -77,6 +92,7 @@ def taken(
         key: Of the record's pictures, or None.
         outcome: What was made of them just now; None: they are known.
         known: The memory.
+        engine: Makes what was remembered wrongly.
         counts: ``made`` and ``remembered`` are counted up.
     """
     if not isinstance(item, Record):
@@ -89,7 +105,7 @@ def taken(
         if key is not None:
             known.keep(key, outcome)
     if outcome is None:  # the memory is damaged, or another encoding of the same pixels was kept
-        outcome = prepare(item.image, to.limits)
+        outcome = made_by(engine, item.image, to.limits)
         counts["made"] += 1
         if key is not None:
             known.keep(key, outcome)

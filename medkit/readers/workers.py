@@ -19,7 +19,7 @@ from medkit.images import Limits
 from medkit.readers import Merged, Record, Rejected
 from medkit.readers.child import Child
 from medkit.readers.known import Known, key_of
-from medkit.readers.prepare import Outcome, order_of, prepare, unpack
+from medkit.readers.prepare import NOT_THERE, Outcome, order_of, prepare, unpack
 
 Item = Record | Rejected | Merged
 RECORD_SECONDS = 600.0
@@ -28,6 +28,7 @@ BLOCK_SECONDS = 0.1
 BLOCK_RECORDS = 64
 BLOCK_BYTES = 4 * 1024 * 1024
 MOST_WAITING = 4096
+WAIT_SECONDS = 0.05
 
 
 class Engine(AbstractContextManager["Engine"], Protocol):
@@ -103,7 +104,8 @@ def in_order(
         outcomes = one.block.future.result()
         if one.index == len(outcomes) - 1:
             under_way -= 1
-        return one.item, one.key, outcomes[one.index]
+        assert isinstance(one.item, Record)
+        return one.item, one.key, _here_at_last(outcomes[one.index], one.item.image, limits)
 
     for item in items:
         if not isinstance(item, Record):
@@ -128,8 +130,20 @@ def in_order(
         yield first()
 
 
+def made_by(engine: Engine, image: Any, limits: Limits) -> Outcome:
+    """Has an engine make one record's pictures, and waits for them."""
+    future = engine.submit([image])
+    engine.push()
+    return _here_at_last(future.result()[0], image, limits)
+
+
+def _here_at_last(outcome: Outcome, image: Any, limits: Limits) -> Outcome:
+    """Makes here what no worker could load; by the main thread, as other workers are spoken to by loaders."""
+    return prepare(image, limits) if outcome.reason == NOT_THERE else outcome
+
+
 class Here:
-    """Makes the pictures in this process."""
+    """Makes the pictures in this process: for tests, and for files that can't be hostile."""
 
     most, size = 1, 1
 
@@ -155,10 +169,13 @@ class Here:
 class Processes:
     """Makes the pictures in worker processes with limits of time and memory; a crash costs one record.
 
+    One process works in turn with this one, several work beside it.
+
     Args:
         count: Processes.
         limits: What is refused of encoded files.
-        patience_seconds: Work of so long is done here before processes are started.
+        patience_seconds: For so long one process has to do, and arrays, of which nothing is left to decode, are
+            encoded here.
         command: What a worker is; None: ``medkit.readers.prepare``.
         record_seconds: Longest time for one record.
     """
@@ -171,11 +188,14 @@ class Processes:
         command: list[str] | None = None,
         record_seconds: float = RECORD_SECONDS,
     ):
-        self.most, self.size = 3 * count, 4
-        self._limits, self._patience = limits, patience_seconds
-        self._own = threading.local()
+        self.most, self.size = 3 * count if count > 1 else 1, 4
+        self._count, self._limits, self._patience = count, limits, patience_seconds
         self._new_worker = lambda: Worker(limits, command, record_seconds)
         self._workers: list[Worker] = []
+        self._free: list[Worker] = []
+        self._change = threading.Condition()
+        self._begun, self._ended = 0.0, False
+        self._left_here = patience_seconds
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="ingest")
 
     def __enter__(self) -> Processes:
@@ -183,34 +203,56 @@ class Processes:
 
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._change:
+            self._ended = True
         for worker in self._workers:
             worker.stop()
         self._threads.shutdown(wait=True)
 
     def submit(self, images: list[Any]) -> Future[list[Outcome]]:
         """Sends a block to the next free worker."""
-        packed = packed_images(images) if self._patience <= 0 else None
+        here = self._left_here > 0 and all(isinstance(image, np.ndarray) for image in images)
+        packed = None if here else packed_images(images)
         if packed is not None:
             return self._threads.submit(self._work, packed)
         future: Future[list[Outcome]] = Future()
         begun = time.monotonic()
         future.set_result([prepare(image, self._limits) for image in images])
-        self._patience -= time.monotonic() - begun
+        self._left_here -= time.monotonic() - begun
         return future
 
     def push(self) -> None:
         """Does nothing: every block starts at once."""
 
     def _work(self, packed: list[bytes]) -> list[Outcome]:
-        worker = getattr(self._own, "worker", None)
-        if worker is None:
-            worker = self._own.worker = self._new_worker()
-            self._workers.append(worker)
-        begun = time.monotonic()
-        outcomes = worker.made(packed)
-        seconds = (time.monotonic() - begun) / len(packed)
-        self.size = max(1, min(BLOCK_RECORDS, round(BLOCK_SECONDS / max(seconds, 1e-6))))
-        return outcomes
+        worker = self._take()
+        try:
+            begun = time.monotonic()
+            outcomes = worker.made(packed)
+            seconds = (time.monotonic() - begun) / len(packed)
+            self.size = max(1, min(BLOCK_RECORDS, round(BLOCK_SECONDS / max(seconds, 1e-6))))
+            return outcomes
+        finally:
+            with self._change:
+                self._free.append(worker)
+                self._change.notify()
+
+    def _take(self) -> Worker:
+        """Gives a free worker, or a new one where there may be one more."""
+        with self._change:
+            self._begun = self._begun or time.monotonic()
+            while not self._free and not self._may_start():
+                self._change.wait(WAIT_SECONDS)
+            if self._ended:
+                raise CancelledError
+            if not self._free:
+                self._workers.append(self._new_worker())
+                return self._workers[-1]
+            return self._free.pop()
+
+    def _may_start(self) -> bool:
+        most = self._count if time.monotonic() - self._begun >= self._patience else 1
+        return self._ended or len(self._workers) < most
 
 
 class Worker:
@@ -263,7 +305,7 @@ def packed_images(images: list[Any]) -> list[bytes] | None:
     """Gives records' images as pickles for a worker, None where one can't be pickled."""
     try:
         return [pickle.dumps(image, protocol=pickle.HIGHEST_PROTOCOL) for image in images]
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except Exception:  # a Pillow image is decoded by it, with all the errors of decoding
         return None
 
 

@@ -57,7 +57,7 @@ def render(run: Run) -> str:
         "model": about.model_card(run, head.model),
         "make": about.reproduce(run),
     }
-    title = str(run.recipe.get("title") or run.name)
+    title = str(run.recipe.get("title") or (head.model if run.alone else "") or run.name)
     engine = template_engine()
     if run.alone:
         engine.globals |= {"legend_words": {**_LEGEND, "final": head.model}, "unshown": ("base", "stage")}

@@ -63,22 +63,22 @@ def _about_words(benchmark: str, scored: dict[str, Any]) -> list[Finding]:
 
 
 def _about_poor_pictures(benchmark: str, scored: dict[str, Any]) -> list[Finding]:
-    fragile, blind, asked = [], [], 0
+    fragile, blind, falls = [], [], []
     for kind, levels in mapping(scored.get("corruptions")).items():
         known = sorted(
             (int(level), mapping(entry)) for level, entry in mapping(levels).items() if level.isdigit()
         )
         if not known:
             continue
-        asked += 1
         (least, first), (most, last) = known[0], known[-1]
         word = CORRUPTION_WORDS.get(kind, wording.words(kind))
         change = mapping(first.get("change"))
         high = wording.bounds(change)[1]
         if least <= 2 and high is not None and high < -LARGE_FALL:
             fragile.append(f"{word} at severity {least} ({wording.points(change.get('value'))} points)")
-        low_end, high_end = wording.bounds(last.get("change"))
-        if most >= 4 and low_end is not None and high_end is not None and low_end <= 0 <= high_end:
+        highest = wording.bounds(last.get("change"))[1]
+        falls.append(highest is not None and highest < 0)
+        if most >= 4 and highest is not None and highest >= 0:
             blind.append(f"{word} at severity {most}")
     found = []
     if fragile:
@@ -87,7 +87,7 @@ def _about_poor_pictures(benchmark: str, scored: dict[str, Any]) -> list[Finding
     if blind:
         detail = f"No fall is shown with pictures {wording.listed(blind)}: are the details looked at?"
         found.append(Finding("note", f"{benchmark}: very poor pictures cost nothing", detail))
-    if asked and not found:
+    if not found and falls and all(falls):
         detail = "Accuracy falls with severity, and no slight corruption costs 10 points for sure."
         found.append(Finding("fine", f"{benchmark}: poorer pictures cost what they should", detail))
     return found

@@ -182,6 +182,12 @@ def _about_controls(benchmark: str, scored: dict[str, Any]) -> list[Finding]:
         detail = "Without a blank or shuffled image one can't tell whether the answers come from the image."
         return [Finding("warn", f"{benchmark}: no image control was run", detail)]
     measured = {name: control for name, entry in controls.items() if (control := _value(entry)) is not None}
+    # A checkpoint that never saw a prompt without an image may fail there whatever it looks at.
+    if not measured.keys() - {"text"}:
+        detail = (
+            "Asked without any image a model may fail whether it looks or not; blank or shuffled images tell."
+        )
+        return [Finding("warn", f"{benchmark}: no image control was run", detail)]
     close = [name for name, control in measured.items() if value - control < CONTROL_MARGIN]
     seen = [_under_control(name, controls[name]) for name in measured]
     detail = f"Accuracy is {wording.percent(value)} with the right image, {wording.listed(seen)}."
@@ -283,6 +289,8 @@ def _about_leaks(run: Run) -> list[Finding]:
     leaks = run.comparisons.get("leaks")
     if not isinstance(leaks, dict) or not leaks:
         detail = "The comparison did not count images or questions shared by train and test."
+        if run.alone:
+            detail = "An evaluation does not know what its model was trained on; medkit leaks TRAIN TEST counts it."
         found.append(Finding("warn", "Leaks were not counted", detail))
     else:
         total = {name: wording.number(leaks.get(name)) or 0 for name in _LEAK_WORDS}

@@ -302,6 +302,9 @@ def _control_row(
     run: Run, model: str, label: str, entry: dict[str, Any], scored: dict[str, Any]
 ) -> dict[str, Any]:
     survives, gain = wording.number(entry.get("survives")), wording.number(entry.get("gain_kept"))
+    low, majority = wording.bounds(scored.get("accuracy"))[0], wording.number(scored.get("majority"))
+    if low is not None and majority is not None and low <= majority:
+        gain = None  # a share of a gain that may be none is any number
     right = label == "the right image"
     style = style_of(model, final_model(run)) if right else "control"
     return {
