@@ -658,6 +658,21 @@ def test_the_commands_work_together(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "0.500" in done.output
 
 
+def test_an_out_that_can_not_be_written_is_said(tmp_path: Path) -> None:
+    data = tiny_evaluation.write_dataset(tmp_path / "data")
+    (tmp_path / "file").touch()
+    for write in (write_tasks, write_tables):
+        with pytest.raises(DataError, match="file is a file; give --out a folder"):
+            write(cards(), data, tmp_path / "file")
+    table = foreign(
+        tmp_path / "t.tsv", ["index", "question", "answer", "prediction"], ["1", "What?", "it", "it"]
+    )
+    for out in (tmp_path / "data", tmp_path / "no" / "answers.jsonl"):
+        with pytest.raises(DataError, match=r"can't be written: (Is a directory|No such file)"):
+            import_answers([table], out)
+    assert not (tmp_path / "data.partial").exists()
+
+
 def test_the_commands_of_the_page_parse() -> None:
     from test_readme import parsed, words_of
 

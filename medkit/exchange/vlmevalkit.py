@@ -44,6 +44,8 @@ def write_tables(cards: Sequence[Benchmark], data: Path, out: Path) -> list[str]
     Raises:
         DataError: There are no questions, or none with a picture.
     """
+    if out.is_file():
+        raise DataError(f"{out} is a file; give --out a folder")
     lines = []
     for card in cards:
         questions, dataset = questions_of(card, data)
