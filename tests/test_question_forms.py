@@ -243,6 +243,26 @@ def test_a_table_of_the_working_folder_finds_its_pictures(tmp_path, monkeypatch)
     assert inside(Path("a"), "../ab/x.png") is None and inside(Path("/"), "x.png") == Path("/x.png")
 
 
+def test_a_missing_picture_is_not_another_ones_namesake(tmp_path):
+    """SLAKE calls every picture source.jpg, in a folder each: the only one that is there is not everyone's."""
+    picture(tmp_path / "imgs" / "xmlab1" / "source.jpg", 3)
+    picture(tmp_path / "flat.jpg", 3)
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(tmp_path / "flat.jpg", "set/xmlab8/packed.jpg")
+    named = {
+        "xmlab1/source.jpg": 1, "imgs/xmlab1/source.jpg": 1, "source.jpg": 1, "train/flat.jpg": 1,
+        "set/xmlab8/packed.jpg": 1, "xmlab8/packed.jpg": 1, "packed.jpg": 1,
+        "xmlab2/source.jpg": 0, "xmlab9/packed.jpg": 0,
+    }  # fmt: skip
+    write(tmp_path / "rows.jsonl", [{"image": name, "question": "What?", "answer": "x"} for name in named])
+    found = list(read(tmp_path, {"files": "rows.jsonl", "archive": "*.zip"}))
+    assert [len(one.image) if isinstance(one, Record) else 0 for one in found] == list(named.values())  # type: ignore[arg-type]
+    assert [(one.reason, one.detail) for one in found if isinstance(one, Rejected)] == [
+        ("image missing", "xmlab2/source.jpg is in no folder"),
+        ("image missing", "xmlab9/packed.jpg is in no folder"),
+    ]
+
+
 def test_prompts_take_the_sets_own_form(tmp_path):
     row = {"question": "Which? Please answer.", "options": ["x", "y"], "answer": "B", "hint": ""}
     write(

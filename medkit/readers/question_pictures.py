@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from medkit.errors import DataError
@@ -117,7 +117,9 @@ class Pictures:
             return Shown(fault=("image outside the data folder", name))
         if _is_file(path):
             return Shown([path], name, name)
-        same = self._by_name.get(Path(name).name, [])
+        base = self.root / self.options.get("images", "")
+        known = self._by_name.get(Path(name).name, [])
+        same = [one for one in known if one.parent == base or _fits(one.relative_to(self.root), name)]
         packed = [] if same else self._packed(name)
         if len(same) == 1:
             return Shown([same[0]], name, name)
@@ -128,8 +130,9 @@ class Pictures:
         return Shown(fault=("image missing", f"{name[:200]} {what}"))
 
     def _packed(self, name: str) -> list[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
-        """Gives the members of the archives with a name: those whose whole path ends with it, else by the last part."""
-        same = self._members.get(PurePosixPath(name).name, [])
+        """Gives the members of the archives with a name: those whose whole path ends with it, else those that fit."""
+        known = self._members.get(PurePosixPath(name).name, [])
+        same = [one for one in known if _fits(PurePosixPath(one[1].filename), name)]
         exact = [one for one in same if f"/{one[1].filename}".endswith(f"/{name}")]
         return exact or same
 
@@ -220,6 +223,12 @@ def _filled(image: str, row: dict[str, Any]) -> str | None:
         except ValueError:
             return None
     return filled
+
+
+def _fits(found: PurePath, name: str) -> bool:
+    """Whether a file is one that a row names, up to outer folders: no other picture that is called source.jpg too."""
+    wanted = PurePosixPath(name).parts
+    return len(wanted) == 1 or len(found.parts) == 1 or found.parts[-2:] == wanted[-2:]
 
 
 def _is_file(path: Path) -> bool:

@@ -48,7 +48,8 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     Options:
         files: Pattern of the tables below the root, or a list of patterns; ``{split}`` stands for a split's name.
         images: Folder that picture names are relative to (the root). A name that isn't there is looked for
-            below the root, then in ``archive``, and taken when one file alone has it.
+            below the root, then in ``archive``, with other outer folders or none, and taken when one file alone
+            has it.
         archive: Pattern of zip files, or a list of patterns, that hold pictures; they are read as they are.
         base64: The picture column holds pictures in base64, or the index of the row of the same table that has it
             (false).
