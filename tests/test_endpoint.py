@@ -383,7 +383,7 @@ def test_a_checkpoint_folder_is_scored_the_same_way_and_checked_alone(data, tmp_
 
 def test_the_page_names_every_key_of_the_card_with_its_default():
     page = (Path(__file__).resolve().parent.parent / "docs/endpoints.md").read_text("utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .+ \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .+ \|$", page.split("## Judges")[0], re.MULTILINE)
     assert dict(rows) == {
         name: "required" if field.is_required() else str(field.default) or '""'
         for name, field in EndpointCard.model_fields.items()
@@ -399,6 +399,6 @@ def test_the_commands_of_the_page_parse():
 
     page = (Path(__file__).resolve().parent.parent / "docs/endpoints.md").read_text("utf-8")
     commands = [shlex.split(line)[2:] for line in page.splitlines() if line.startswith("$ medkit ")]
-    assert len(commands) == 4
+    assert len(commands) >= 7
     for verb, *words in commands:
         get_command(app).commands[verb].make_context(verb, words)  # type: ignore[attr-defined]

@@ -139,3 +139,14 @@ def _coverage(simulations: int, groups: int, resamples: int) -> float:
 @pytest.mark.parametrize("groups", [20, 100])
 def test_coverage(groups):
     assert 0.93 <= _coverage(simulations=2000, groups=groups, resamples=2000) <= 0.97
+
+
+def test_groups_of_one_mean_do_not_claim_to_be_certain():
+    """Two images, one right and one wrong answer about each: no resample differs, and much is unknown."""
+    found = score_interval([1.0, 0.0, 1.0, 0.0], ["a", "a", "b", "b"])
+    low, high = wilson_interval(1, 2)
+    assert (found.value, found.low, found.high) == (
+        0.5,
+        pytest.approx(float(low)),
+        pytest.approx(float(high)),
+    )

@@ -41,8 +41,8 @@ def score_interval(
 ) -> Interval:
     """Gives the mean of scores in 0..1 with the interval that reports show.
 
-    That is the clustered bootstrap, or Wilson's interval over groups when all values are equal or there is
-    only one group (then nothing is known about the spread between groups).
+    That is the clustered bootstrap, or Wilson's interval over groups when every group has the same mean or there
+    is only one (then nothing is known about the spread between groups, and resampling would claim to be certain).
 
     Args:
         values: float, [N], each in 0..1.
@@ -54,7 +54,7 @@ def score_interval(
     """
     totals, sizes = by_group(values, groups)
     value = float(totals.sum() / sizes.sum())
-    if len(sizes) > 1 and np.ptp(np.asarray(values, dtype=np.float64)) > 0:
+    if len(sizes) > 1 and np.ptp(totals / sizes) > 1e-12:
         return bootstrap_interval(values, groups, seed=seed)
     low, high = wilson_interval(value * len(sizes), len(sizes))
     return Interval(value, float(low), float(high))
