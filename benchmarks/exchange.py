@@ -137,10 +137,11 @@ def against_vlmevalkit(python: Path, asked: dict[str, Any], out: Path) -> tuple[
     own = {
         one.id: question_row(one) for card in asked["cards"] for one in questions_of(card, asked["data"])[0]
     }
+    asked_there = sum(bool(row["images"]) for row in own.values())
     back = [question_row(one) for one in read_questions(open_dataset(out / "dataset"), name)]
     equal = sum(row == own[row["id"]] for row in back)
     told.append(
-        f"tables read back: {equal} of {len(back)} questions equal in text, answers and pictures' bytes"
+        f"tables read back: {equal} of {asked_there} questions equal in text, answers and pictures' bytes"
     )
     old = open_dataset(asked["data"])
     shown = [

@@ -5,6 +5,7 @@ The schemas of a dataset folder's two Arrow files stand here too; ``medkit.store
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from bisect import bisect_right
@@ -58,13 +59,22 @@ SAMPLE_SCHEMA = pa.schema(
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that a reader or a crash sees the old content or the new, never a part."""
+    """Writes a text file so that a reader or a crash sees the old content or the new, never a part.
+
+    Raises:
+        DataError: A folder lies in its place, its folder is missing, or the disk is full.
+    """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"{path} can't be written: {error.strerror}") from error
     _sync_folder(path.parent)
 
 

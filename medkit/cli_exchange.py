@@ -35,10 +35,12 @@ def lmms_tasks(
     from .evaluation.standalone import find_benchmarks
     from .exchange.tasks import write_tasks
 
-    for name in write_tasks(find_benchmarks(benchmark or ["held-out"], settings or []), data, out):
+    names = write_tasks(find_benchmarks(benchmark or ["held-out"], settings or []), data, out)
+    for name in names:
         typer.echo(f"wrote the task {name}")
     typer.echo(
-        f"next: lmms-eval eval --include_path {out} --tasks {name} --model medkit --model_args pretrained=MODEL"
+        f"next: lmms-eval eval --include_path {out} --tasks {','.join(names)} --model medkit "
+        "--model_args pretrained=MODEL"
     )
 
 

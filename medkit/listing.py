@@ -74,9 +74,5 @@ def _rows_from(card: Benchmark) -> str:
     if card.data is None:
         domain = "the recipe's domain" if card.source.domain == "same" else f"domain {card.source.domain}"
         return f"{domain} ({card.source.ask})"
-    hub = f"hub {card.data.hub}" if card.data.hub else ""
-    if card.data.revision:
-        hub += f"@{card.data.revision[:8]}"
-    return " or ".join(
-        part for part in (f"${card.data.env}" if card.data.env else card.data.path, hub) if part
-    )
+    own = f"${card.data.env}" if card.data.env else card.data.path
+    return " or ".join(part for part in (own, "the hub" if card.data.hub else "") if part)

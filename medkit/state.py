@@ -28,6 +28,7 @@ NEUTRAL = {
     "engine",
     "hardware.threads",
     "hardware.processes",
+    "hardware.engine",
     "title",
     "trackers",
     "checkpoint_every",

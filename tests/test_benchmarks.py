@@ -161,6 +161,14 @@ def test_bad_rows_are_refused_with_a_reason(tmp_path):
         list(read(tmp_path, {"files": "x"}))
 
 
+def test_what_is_wrong_with_a_name_or_a_folder_is_said_with_the_way_out(tmp_path):
+    with pytest.raises(DataError, match="there is no benchmark vqa-radd on the shelf; did you mean vqa-rad"):
+        find_benchmark("vqa-radd")
+    (settings := find_benchmark("vqa-rad", "nowhere"))["benchmark"]["data"]["where"] = ""
+    with pytest.raises(DataError, match=r"the data folder nowhere isn't there$"):
+        read_benchmark(settings, {}, tmp_path / "out")
+
+
 def test_answers_can_stand_in_another_file(tmp_path):
     write(tmp_path / "questions.jsonl", [{"question_id": 1, "text": "What?", "category": "conv"}])
     write(tmp_path / "answers.jsonl", [{"question_id": 1, "text": "A drawing."}])

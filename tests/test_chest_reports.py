@@ -12,6 +12,7 @@ from test_benchmarks import picture
 
 from medkit.errors import DataError
 from medkit.readers import Record, Rejected
+from medkit.readers.benchmarks import find_benchmark, read_benchmark
 from medkit.readers.chest_reports import read, sections_of
 
 
@@ -70,7 +71,8 @@ def test_physionets_folders_with_sectioned_reports_and_views(tmp_path):
     records, told = split_of(read(tmp_path, {"views": ["PA", "AP"], "part": "test"}))
     assert [(one.id, gold(one), len(one.image)) for one in records] == [("s51", "Clear lungs.", 1)]  # type: ignore[arg-type]
     assert [(one.record, one.reason, one.detail) for one in told] == [
-        ("s52", "report without section", "findings"), ("(train)", "another split", "1 left unread"),
+        ("s52", "report without section", "findings"), ("(LATERAL)", "another view", "1 left unread"),
+        ("(train)", "another split", "1 left unread"),
     ]  # fmt: skip
     records, told = split_of(read(tmp_path, {"section": "both", "by": "image"}))
     assert [(one.id, gold(one)) for one in records] == [
@@ -81,6 +83,31 @@ def test_physionets_folders_with_sectioned_reports_and_views(tmp_path):
         ("s53", "report without section"),
     ]
     assert records[0].group == records[1].group and records[0].split == "test"
+
+
+def test_physionets_validation_part_can_be_asked(tmp_path):
+    """It is called "validate", which no other set calls it."""
+    rows = [
+        {"dicom_id": f"d{n}", "study_id": f"{n}", "subject_id": "10000001", "split": split}
+        for n, split in enumerate(("train", "validate", "test"))
+    ]
+    table(tmp_path / "mimic-cxr-2.0.0-split.csv", rows)
+    table(tmp_path / "mimic_cxr_sectioned.csv", [{"study": f"s{n}", "findings": "Clear."} for n in range(3)])
+    picture(tmp_path / "files" / "p10" / "p10000001" / "s1" / "d1.jpg", 3)
+    records, told = split_of(read(tmp_path, {"part": "valid"}))
+    assert [one.id for one in records] == ["s1"]
+    assert [one.record for one in told] == ["(test)", "(train)"]
+    done = read_benchmark(
+        {**find_benchmark("mimic-cxr", str(tmp_path)), "part": "valid"}, {}, tmp_path / "out"
+    )
+    assert done["found"]["questions"] == 1
+
+
+def test_a_table_that_was_cut_is_refused(tmp_path):
+    (tmp_path / "indiana_reports.csv").write_text("uid,findings,impression\n1,Clear.,x\n2,Clear.,x\n")
+    (tmp_path / "indiana_projections.csv").write_text("uid,filename,projection\n1,a.png,Frontal\n1\n")
+    with pytest.raises(DataError, match=r"indiana_projections.csv: line 3 has fewer fields than the header"):
+        list(read(tmp_path, {}))
 
 
 def test_open_is_tables_and_xml(tmp_path):

@@ -106,6 +106,34 @@ def test_an_endpoint_judges_once(files, tmp_path):
         write_ensemble(*files, tmp_path / "out")
 
 
+def test_what_failed_or_was_cut_stays_so(tmp_path):
+    """A reply that never came is no wrong answer, and rows may have an empty column of ids beside the true one."""
+    about = {
+        "question": "Which?",
+        "choices": ["this", "that"],
+        "references": ["this"],
+        "answer_type": "choice",
+        "id": "",
+    }
+    said = (("failed", "failed"), ("failed", "A"), ("cut", "cut"))
+    for side in (0, 1):
+        rows = [
+            {**about, "question_id": f"q{n}", "answer": "" if one[side] == "failed" else one[side],
+             "truncated": one[side] == "cut", **({"failed": "no reply"} if one[side] == "failed" else {})}
+            for n, one in enumerate(said)
+        ]  # fmt: skip
+        (tmp_path / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = pair_answers(tmp_path / "0.jsonl", tmp_path / "1.jsonl")
+    for rows in (complement(pairs), judged(pairs, {})):
+        assert [(row["id"], row["answer"], row.get("failed", ""), row["truncated"]) for row in rows] == [
+            ("q0", "", "no reply", False), ("q1", "A", "", False), ("q2", "cut", "", True),
+        ]  # fmt: skip
+    write_ensemble(tmp_path / "0.jsonl", tmp_path / "1.jsonl", tmp_path / "out")
+    found = score_file(tmp_path / "out", "official")["benchmarks"]["answers"]
+    assert (found["failed"], found["truncated"]) == (1, 1)
+    assert found["profiles"]["official"]["scores"]["scienceqa"]["count"] == 2
+
+
 def test_files_that_cant_be_joined_are_refused(files, tmp_path):
     rows = [json.loads(line) for line in files[0].read_text().splitlines()]
 

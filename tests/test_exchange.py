@@ -7,12 +7,14 @@ with VLMEvalKit; without them the tests that run these tools are skipped.
 from __future__ import annotations
 
 import base64
+import csv
 import importlib.util
 import io
 import json
 import os
 import re
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +253,17 @@ def test_a_replay_guesses_nothing(tmp_path: Path) -> None:
     assert (
         answers.answer({"id": "2", "question": "Which organ?"}, "Which organ?") is None
     )  # an id of another set
+    for first, second, given in (
+        ("a", "b", None),
+        ("a", "a", "a"),
+    ):  # two benchmarks with one id and one text
+        both = [
+            {"benchmark": name, "id": "1", "question": "Which side?", "answer": said}
+            for name, said in (("rad", first), ("rad-public", second))
+        ]
+        assert (
+            stored(tmp_path / "both.jsonl", *both).answer({"id": "1", "question": "Which side?"}, "") == given
+        )
     with pytest.raises(DataError, match="answered twice, and differently"):
         stored(tmp_path / "two.jsonl", {"id": 1, "answer": "a"}, {"id": 1, "answer": "b"})
     failed = stored(
@@ -381,6 +394,30 @@ def test_another_tools_table_is_read(tmp_path: Path) -> None:
     assert first.group == second.group and first.images == second.images
 
 
+def test_a_row_may_name_the_picture_of_a_later_row(tmp_path: Path) -> None:
+    """References may look ahead, or name a row with several pictures; a list of numbers is one answer."""
+    two = json.dumps([picture(), picture()])
+    rows = [["0", "1", "Where?", "[12, 40]"], ["1", two, "What?", "it"]]
+    table = foreign(tmp_path / "t.tsv", ["index", "image", "question", "answer"])
+    with table.open("a", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows(rows)
+    read_tables([table], tmp_path / "out")
+    first, second = read_questions(open_dataset(tmp_path / "out"), "x")
+    assert first.images == second.images and len(first.images) == 2
+    assert first.references == ["[12, 40]"]
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "t.tsv"
+    table.write_bytes("index\tquestion\tprediction\n1\tGrößer?\tja\n".encode("latin-1"))
+    for done in (
+        lambda: read_tables([table], tmp_path / "out"),
+        lambda: import_answers([table], tmp_path / "a"),
+    ):
+        with pytest.raises(DataError, match=r"can't be read as a table .*utf-8"):
+            done()
+
+
 def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
     runner = CliRunner()
     for text, message in (
@@ -456,6 +493,49 @@ def test_an_excel_file_is_read_as_it_was_written(
     }
     assert sum(row["truncated"] for row in rows.values()) == 1
     assert any("cut at 32,767 signs" in line for line in told)
+
+
+def test_a_damaged_sheet_is_refused(
+    predicted: tuple[Path, dict[str, str], list[dict[str, str]]],
+) -> None:
+    """The archive opens, and the sheet in it ends early."""
+    openpyxl = pytest.importorskip("openpyxl", reason="openpyxl (medkit-lmm[exchange]) reads Excel files")
+    folder, _, table = predicted
+    book = openpyxl.Workbook()
+    book.active.append(list(table[0]))
+    for row in table[:3]:
+        book.active.append(list(row.values()))
+    book.save(folder / "whole.xlsx")
+    with zipfile.ZipFile(folder / "whole.xlsx") as whole, zipfile.ZipFile(folder / "cut.xlsx", "w") as cut:
+        for name in whole.namelist():
+            data = whole.read(name)
+            cut.writestr(name, data[: len(data) // 2] if name.endswith("sheet1.xml") else data)
+    with pytest.raises(DataError, match=r"cut.xlsx can't be read as an Excel file"):
+        import_answers([folder / "cut.xlsx"], folder / "answers.jsonl")
+
+
+def test_what_is_known_of_a_picture_survives_both_tools(tmp_path: Path) -> None:
+    """Slices and a judge's context are in an evaluation's answers, so they must be in an imported one's."""
+    with DatasetWriter(tmp_path / "data", "known") as writer:
+        ref = writer.add_image(np.full((9, 11, 3), 7, dtype=np.uint8))
+        asked = {
+            "kind": "k",
+            "answer_type": "open",
+            "choices": [],
+            "references": ["it"],
+            "context": "A caption.",
+        }
+        source = {"dataset": "known", "record": "0", "split": "test", "kind": "question", "group": "g"}
+        turns = [user_turn("What?", images=1), assistant_turn("it")]
+        writer.add(Sample("0", turns, [ref], {"question": asked, "modality": "CT", "organ": "Chest"}, source))
+    (question,) = read_questions(open_dataset(tmp_path / "data"), "held-out")
+    assert (question.slices, question.context) == ({"modality": "ct", "organ": "chest"}, "A caption.")
+    write_tables(cards(), tmp_path / "data", tmp_path / "tables")
+    read_tables([tmp_path / "tables" / "held-out_vqa.tsv"], tmp_path / "back")
+    (back,) = read_questions(open_dataset(tmp_path / "back"), "held-out")
+    assert back == question
+    row = answered(question_row(question), "it")
+    assert (row["slices"], row["context"]) == (question.slices, question.context)
 
 
 def test_a_failed_call_is_no_answer(tmp_path: Path) -> None:
@@ -541,7 +621,7 @@ def test_answers_are_joined_with_a_dataset_folder(tmp_path: Path) -> None:
         ("x.jsonl", '{"doc_id": 0, "resps": "a", "target": "b"}\n' * 2, "answered more than once"),
         ("x.tsv", "index\tquestion\tanswer\n1\ta\tb\n", "no column prediction"),
         ("x.tsv", "index\tmedkit\tprediction\n1\t{cut\tb\n", "column medkit is damaged"),
-        ("x.tsv", "index\tprediction\n1\n", "row 1 has another number of fields"),
+        ("x.tsv", "index\tprediction\n1\n", "line 2: another number of fields"),
         ("x.xlsx", "no archive", "can't be read as an Excel file|needs openpyxl"),
         ("x.pkl", "x", "must be .jsonl"),
     ],
@@ -576,6 +656,21 @@ def test_the_commands_work_together(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "6 answers" in done.output, done.output
     done = runner.invoke(app, ["score", str(out), "--profile", "vlmevalkit"])
     assert done.exit_code == 0 and "0.500" in done.output
+
+
+def test_an_out_that_can_not_be_written_is_said(tmp_path: Path) -> None:
+    data = tiny_evaluation.write_dataset(tmp_path / "data")
+    (tmp_path / "file").touch()
+    for write in (write_tasks, write_tables):
+        with pytest.raises(DataError, match="file is a file; give --out a folder"):
+            write(cards(), data, tmp_path / "file")
+    table = foreign(
+        tmp_path / "t.tsv", ["index", "question", "answer", "prediction"], ["1", "What?", "it", "it"]
+    )
+    for out in (tmp_path / "data", tmp_path / "no" / "answers.jsonl"):
+        with pytest.raises(DataError, match=r"can't be written: (Is a directory|No such file)"):
+            import_answers([table], out)
+    assert not (tmp_path / "data.partial").exists()
 
 
 def test_the_commands_of_the_page_parse() -> None:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "medkit"
 # Lowest first. A module may import its own room and the floors below, never a room on its own floor.
 FLOORS = (
     ("medkit", "errors", "plain_pictures", "progress"),
-    ("sample", "images", "arrow_files", "digests"),
+    ("clusters", "sample", "images", "arrow_files", "digests"),
     ("prepared",),
     ("cards", "store", "privacy"),
     ("readers", "scaffold", "listing", "plan"),

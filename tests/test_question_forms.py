@@ -13,11 +13,11 @@ import pytest
 from test_benchmarks import picture, write
 
 from medkit.errors import DataError
-from medkit.readers import Record, Rejected
+from medkit.readers import Record, Rejected, inside
 from medkit.readers.benchmarks import find_benchmark
 from medkit.readers.question_rows import rows_of
 from medkit.readers.question_texts import choices_of, gold_of, lettered, listed
-from medkit.readers.questions import read
+from medkit.readers.questions import NO_PICTURE, count_questions, read
 from medkit.sample import text_of
 
 
@@ -176,6 +176,91 @@ def test_base64_rows_may_refer_to_another_rows_picture(tmp_path):
     assert [one.image for one in found if isinstance(one, Record)] == [[data], [data], [data, data]]
     assert found[0].group == found[1].group  # type: ignore[union-attr]
     assert isinstance(found[3], Rejected) and found[3].reason == "image missing"
+
+
+def test_a_row_refers_to_a_picture_of_its_own_table(tmp_path):
+    """VLMEvalKit's tables count from 0 each: "0" in the second is not the first one's picture."""
+    for name, grey in (("a", 3), ("b", 200)):
+        picture(tmp_path / f"{name}.png", grey)
+        text = base64.b64encode((tmp_path / f"{name}.png").read_bytes()).decode()
+        rows = [
+            {"index": 0, "image": text, "question": "One?", "answer": name},
+            {"index": 1, "image": "0", "question": "Two?", "answer": name},
+        ]
+        write(tmp_path / f"{name}.jsonl", rows)
+    found = list(read(tmp_path, {"files": "*.jsonl", "base64": True, "id": "index"}))
+    shown = [(one.facts["question"]["references"][0], one.image) for one in found if isinstance(one, Record)]
+    assert shown == [(name, [(tmp_path / f"{name}.png").read_bytes()]) for name in ("a", "a", "b", "b")]
+
+
+def test_columns_are_found_in_rows_that_differ(tmp_path):
+    """A first row without a picture, or a second table with other names, hides no later row's."""
+    picture(tmp_path / "x.png", 3)
+    write(
+        tmp_path / "a.jsonl",
+        [{"question": "Why?", "answer": "so"}, {"image": "x.png", "question": "Who?", "answer": "he"}],
+    )
+    write(tmp_path / "b.jsonl", [{"img_name": "x.png", "text": "What?", "answer": "it", "qid": 7}])
+    found = [one for one in read(tmp_path, {"files": "*.jsonl"}) if isinstance(one, Record)]
+    assert [(one.id, len(one.image)) for one in found] == [("a.jsonl:1", 0), ("a.jsonl:2", 1), ("7", 1)]  # type: ignore[arg-type]
+    write(
+        tmp_path / "c.jsonl",
+        [{"one": "x.png", "two": "x.png", "question": "Why?", "answer": "so"},
+         {"one": "x.png", "question": "Who?", "answer": "he"}],
+    )  # fmt: skip
+    found = list(read(tmp_path, {"files": "c.jsonl", "image": ["one", "two"]}))
+    assert [len(one.image) for one in found if isinstance(one, Record)] == [2, 1]  # type: ignore[arg-type]
+
+
+def test_a_column_of_choices_that_is_in_no_table_is_named(tmp_path):
+    write(tmp_path / "rows.jsonl", [{"question": "Which?", "options": ["x", "y"], "answer": "x"}])
+    for choices in ("optoins", ["A", "B"]):
+        with pytest.raises(
+            DataError, match=r"rows.jsonl:1 has no column '(optoins|A)' \(choices\); it has question, options"
+        ):
+            list(read(tmp_path, {"files": "rows.jsonl", "choices": choices}))
+
+
+def test_an_empty_picture_cell_is_told(tmp_path):
+    picture(tmp_path / "x.png", 3)
+    rows = [{"image": name, "question": f"{name}?", "answer": "yes"} for name in ("x.png", "", None)]
+    write(tmp_path / "rows.jsonl", rows)
+    found = [one for one in read(tmp_path, {"files": "rows.jsonl"}) if isinstance(one, Record)]
+    assert [one.notes for one in found] == [(), (NO_PICTURE,), (NO_PICTURE,)]
+    write(tmp_path / "rows.jsonl", [{"question": "So?", "answer": "yes"}])
+    assert kept(tmp_path, files="rows.jsonl").notes == ()  # the set has no pictures
+
+
+def test_a_table_of_the_working_folder_finds_its_pictures(tmp_path, monkeypatch):
+    picture(tmp_path / "img" / "x.png", 3)
+    write(tmp_path / "rows.jsonl", [{"image": "img/x.png", "question": "So?", "answer": "yes"}] * 2)
+    monkeypatch.chdir(tmp_path)
+    assert count_questions(Path("rows.jsonl")) == 2
+    assert inside(Path("."), "img/x.png") == Path("img/x.png") and inside(Path("a"), "b") == Path("a/b")
+    for name in ("../x.png", "/etc/x.png", ".", "", "img/../../x.png"):
+        assert inside(Path("."), name) is None, name
+    assert inside(Path(".."), "x.png") == Path("../x.png") and inside(Path(".."), "../x.png") is None
+    assert inside(Path("a"), "../ab/x.png") is None and inside(Path("/"), "x.png") == Path("/x.png")
+
+
+def test_a_missing_picture_is_not_another_ones_namesake(tmp_path):
+    """SLAKE calls every picture source.jpg, in a folder each: the only one that is there is not everyone's."""
+    picture(tmp_path / "imgs" / "xmlab1" / "source.jpg", 3)
+    picture(tmp_path / "flat.jpg", 3)
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(tmp_path / "flat.jpg", "set/xmlab8/packed.jpg")
+    named = {
+        "xmlab1/source.jpg": 1, "imgs/xmlab1/source.jpg": 1, "source.jpg": 1, "train/flat.jpg": 1,
+        "set/xmlab8/packed.jpg": 1, "xmlab8/packed.jpg": 1, "packed.jpg": 1,
+        "xmlab2/source.jpg": 0, "xmlab9/packed.jpg": 0,
+    }  # fmt: skip
+    write(tmp_path / "rows.jsonl", [{"image": name, "question": "What?", "answer": "x"} for name in named])
+    found = list(read(tmp_path, {"files": "rows.jsonl", "archive": "*.zip"}))
+    assert [len(one.image) if isinstance(one, Record) else 0 for one in found] == list(named.values())  # type: ignore[arg-type]
+    assert [(one.reason, one.detail) for one in found if isinstance(one, Rejected)] == [
+        ("image missing", "xmlab2/source.jpg is in no folder"),
+        ("image missing", "xmlab9/packed.jpg is in no folder"),
+    ]
 
 
 def test_prompts_take_the_sets_own_form(tmp_path):

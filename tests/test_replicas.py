@@ -94,9 +94,9 @@ def test_what_goes_wrong_in_a_process_is_told(tmp_path, monkeypatch, work, told)
         answer_in_processes(work, 2, {}, asked, (), tmp_path, PARTIAL)
 
 
-def _evaluate(folders: Path, out: Path, processes: int) -> dict[str, list]:
+def _evaluate(folders: Path, out: Path, processes: int, engine: str = "local") -> dict[str, list]:
     out.mkdir(exist_ok=True)
-    hardware = {"device": "cpu", "processes": processes}
+    hardware = {"device": "cpu", "processes": processes, "engine": engine}
     settings = {"benchmarks": [CARD | {"answering": "likelihood"}], "hardware": hardware, "batch_check": 3}
     evaluate(settings, {"model": folders / "stage", "data": folders / "data"}, out)
     rows = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
@@ -148,3 +148,18 @@ def test_two_processes_give_the_answers_of_one_also_after_a_kill(tmp_path):
     rows = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
     # replies from before the kill are those that count: their times show that they were not asked again
     assert set(answered) <= {row["latency_s"] for row in rows}
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_answers_of_one_process(tmp_path, monkeypatch):
+    pytest.importorskip("ray.data", reason="the extra ray isn't installed")
+    folders = tmp_path / "folders"
+    build_model(folders / "stage" / "model")
+    write_dataset(folders / "data")
+    alone = _evaluate(folders, tmp_path / "alone", 1)
+    assert _evaluate(folders, tmp_path / "ray", 2, "ray") == alone
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    asked = {"b": [_question(number, f"picture {number}") for number in range(4)]}
+    settings = {"hardware": {"engine": "ray"}}
+    with pytest.raises(ModelError, match="can't"):
+        answer_in_processes(_refuse, 2, settings, asked, (), tmp_path, PARTIAL)

@@ -254,12 +254,14 @@ class Hardware(Card):
     Attributes:
         threads: Of one process; ``auto`` takes $OMP_NUM_THREADS, else all cores.
         processes: So many processes of this machine train a stage and answer questions, one a GPU.
+        engine: ``ray`` has a Ray cluster run the processes that answer; stages are trained on this machine.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     threads: Annotated[int | str, PlainValidator(_threads)] = "auto"
     processes: Positive = 1
+    engine: Literal["local", "ray"] = "local"
 
 
 class Replay(Card):

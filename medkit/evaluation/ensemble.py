@@ -19,7 +19,7 @@ from typing import Any
 from medkit.errors import DataError
 from medkit.evaluation.replies import Key, claim
 from medkit.evaluation.scoring import profile_medkit, scienceqa
-from medkit.evaluation.scoring.answer_files import IDS, first_of, items_of, read_rows
+from medkit.evaluation.scoring.answer_files import id_of, items_of, read_rows
 from medkit.evaluation.scoring.profile import Item
 from medkit.store import write_atomically
 
@@ -97,8 +97,7 @@ def pair_answers(first: Path, second: Path, reading: str = "scienceqa") -> list[
 def complement(pairs: Sequence[Pair]) -> list[Row]:
     """Gives the first model's answers, the second's where the first's can't be read."""
     return [
-        _row(pair, *(("first", pair.first.answer) if pair.letters[0] else ("second", pair.second.answer)))
-        for pair in pairs
+        _row(pair, *(("first", pair.first) if pair.letters[0] else ("second", pair.second))) for pair in pairs
     ]
 
 
@@ -131,12 +130,12 @@ def judged(
     rows = []
     for pair in pairs:
         if pair.letters[0] == pair.letters[1]:
-            rows.append(_row(pair, "both", pair.second.answer))
+            rows.append(_row(pair, "both", pair.second))
             continue
         said = verdicts.get((pair.benchmark, pair.second.id), "")
         told = Item(said, pair.second.references, "choice", choices=pair.second.choices)
         by_judge = bool(said.strip()) and bool(READINGS[reading](told))
-        rows.append(_row(pair, *(("judge", said) if by_judge else ("second", pair.second.answer))))
+        rows.append(_row(pair, *(("judge", told) if by_judge else ("second", pair.second))))
     return rows
 
 
@@ -219,7 +218,7 @@ def _by_id(path: Path) -> dict[tuple[str, str], tuple[Item, Row]]:
     path = path / "answers.jsonl" if path.is_dir() else path
     rows = [row for row in read_rows(path) if row.get("control", "none") == "none"]
     found: dict[tuple[str, str], tuple[Item, Row]] = {}
-    known = {(str(row.get("benchmark", "answers")), str(first_of(row, IDS))): row for row in rows}
+    known = {(str(row.get("benchmark", "answers")), id_of(row)): row for row in rows}
     for benchmark, items in items_of(rows, str(path)).items():
         for item in items:
             key = (benchmark, item.id)
@@ -236,7 +235,7 @@ def _question(row: Row, item: Item) -> str:
     return "\n".join([text, *(f"{letter}. {choice}" for letter, choice in item.choices.items())])
 
 
-def _row(pair: Pair, source: str, answer: str) -> Row:
+def _row(pair: Pair, source: str, taken: Item) -> Row:
     item = pair.second
     return {
         "benchmark": pair.benchmark,
@@ -249,7 +248,8 @@ def _row(pair: Pair, source: str, answer: str) -> Row:
         "question": pair.question,
         "references": [item.choices.get(item.gold, item.gold)],
         "choices": list(item.choices.values()),
-        "answer": answer,
-        "truncated": False,
+        "answer": taken.answer,
+        "truncated": taken.truncated,
         "from": source,
+        **({"failed": taken.failed} if taken.failed else {}),
     }

@@ -169,7 +169,10 @@ def told(found: dict[str, Any]) -> list[str]:
     lines += [f"language {pair}: {count:,} questions" for pair, count in found["by_language"].items()]
     lines += told_across(found["across_languages"])
     for what, pairs in found["examples"].items():
-        lines += [f"example of {what}: {mine[:40]} is {theirs[:40]}" for mine, theirs in pairs[:3]]
+        lines += [
+            f"example of {what}: {mine[:40]} of test is {'in train' if mine == theirs else f'{theirs[:40]} of train'}"
+            for mine, theirs in pairs[:3]
+        ]
     return lines
 
 

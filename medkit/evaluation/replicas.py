@@ -8,14 +8,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from medkit.errors import ModelError
+from medkit.clusters import find_ray, start_ray
+from medkit.errors import MedkitError, ModelError
 from medkit.evaluation.questions import Question
 from medkit.evaluation.replies import Key, append_replies, read_replies
 from medkit.progress import bar, hide_bars
@@ -41,7 +42,8 @@ def answer_in_processes(
         answer: A module's function ``(settings, asked, *rest, folder)`` that asks questions, keeping its
             replies in the file ``partial`` of its folder, and gives them and how they were decoded.
         processes: How many.
-        settings: Of the step; a process gets them with ``hardware.processes`` 1 and a device of its own.
+        settings: Of the step; a process gets them with ``hardware.processes`` 1 and a device of its own. With
+            ``hardware.engine`` ray the processes are tasks of a Ray cluster, whose machines share the folders.
         asked: Benchmark to its questions.
         rest: Further arguments of ``answer``.
         out: The step's folder; each process has a folder in it.
@@ -58,12 +60,12 @@ def answer_in_processes(
     folders = _hand_out(shares, out, partial)
     total = sum(len(questions) for questions in asked.values())
     hardware = dict(settings.get("hardware") or {})
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool, _shared_threads(processes):
+    with _pool(hardware.get("engine", "local"), processes) as (submit, parent):
         tasks = [
-            pool.submit(
+            submit(
                 _replica,
                 answer,
-                os.getpid(),
+                parent,
                 index,
                 {**settings, "hardware": {**hardware, "processes": 1}},
                 share,
@@ -88,10 +90,50 @@ def answer_in_processes(
                 f"one of {processes} answering processes ended without a word (out of memory?); what was answered "
                 f"is kept: start again with a smaller hardware.processes"
             ) from None
+        except Exception as error:
+            raise _own(error) from None
     replies = {key: reply for part, _ in answered for key, reply in part.items()}
     # Until answers.jsonl is written these are all that a kill leaves.
     gather_replies(out, partial)
     return replies, _together([decoding for _, decoding in answered], processes)
+
+
+@contextmanager
+def _pool(engine: str, processes: int) -> Iterator[tuple[Callable[..., Any], int | None]]:
+    """Gives what starts a function elsewhere, and the process without which those are to end."""
+    if engine == "ray":
+        ray = find_ray("hardware.engine")
+        started = start_ray(ray, processes)
+        try:
+            gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
+
+            def submit(function: Callable[..., Answered], *arguments: Any) -> Future[Answered]:
+                # A task that is tried again would ask again what its folder says is answered.
+                remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(function)
+                return remote.remote(*arguments).future()
+
+            yield submit, None
+        finally:
+            if started:
+                ray.shutdown()
+    else:
+        with (
+            ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+            _shared_threads(processes),
+        ):
+            yield pool.submit, os.getpid()
+
+
+def _own(error: Exception) -> Exception:
+    """Gives medkit's own error out of what Ray wraps it in."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, MedkitError):
+        return cause
+    if type(error).__module__.startswith("ray."):
+        return ModelError(
+            f"a task of the Ray cluster ended ({type(error).__name__}); what was answered is kept"
+        )
+    return error
 
 
 def gather_replies(out: Path, partial: str) -> None:
@@ -146,7 +188,7 @@ def _hand_out(shares: Sequence[Asked], out: Path, partial: str) -> list[Path]:
 
 def _replica(
     answer: Callable[..., Answered],
-    parent: int,
+    parent: int | None,
     index: int,
     settings: dict[str, Any],
     share: Asked,
@@ -162,9 +204,9 @@ def _replica(
     return answer(settings, share, *rest, folder)
 
 
-def _end_with(parent: int, stop: Path) -> None:
+def _end_with(parent: int | None, stop: Path) -> None:
     """Ends this process when the one that started it is gone, for a second run would ask the same, or says so."""
-    while os.getppid() == parent and not stop.exists():
+    while parent in (None, os.getppid()) and not stop.exists():
         time.sleep(0.5)
     os._exit(1)
 

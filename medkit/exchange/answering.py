@@ -28,7 +28,7 @@ class Answerer:
 
     Args:
         model: A model folder, an adapter folder, or a run's folder with ``model``.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         precision: ``auto``, ``fp32`` or ``bf16``.
         batch_size: Questions a batch.
 
@@ -45,7 +45,7 @@ class Answerer:
         names = ("config.json", "adapter_config.json")
         folder = inner if inner.is_dir() and not any((model / name).is_file() for name in names) else model
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        self.loaded = load_model(folder, place.type, dtype)
+        self.loaded = load_model(folder, str(place), dtype)
 
     def answers(
         self,

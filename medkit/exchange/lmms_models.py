@@ -64,7 +64,7 @@ class Medkit(_Answers):
     Args:
         pretrained: Folder of the model, the adapter or the run.
         batch_size: Questions a batch; lmms-eval's ``--batch_size``.
-        device: ``auto``, ``cpu`` or ``cuda``; lmms-eval's ``--device``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; lmms-eval's ``--device``.
         precision: ``auto``, ``fp32`` or ``bf16``.
 
     Raises:
@@ -82,8 +82,7 @@ class Medkit(_Answers):
         super().__init__()
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise MedkitError(f"--batch_size {batch_size}: must be a whole number of at least 1")
-        where = (device or "auto").partition(":")[0]
-        self.answerer = Answerer(Path(pretrained).expanduser(), where, precision, int(batch_size))
+        self.answerer = Answerer(Path(pretrained).expanduser(), device or "auto", precision, int(batch_size))
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         """Answers every request greedily, in the order of the requests."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from medkit.errors import DataError, MedkitError
 from medkit.evaluation.questions import read_questions
-from medkit.evaluation.scoring.answer_files import IDS, read_rows
+from medkit.evaluation.scoring.answer_files import IDS, id_of, read_rows
 from medkit.exchange.rows import FAILED, Row, answered, question_row
 from medkit.exchange.task_functions import ANSWERED
 from medkit.exchange.vlmevalkit import MISSING
@@ -100,9 +100,9 @@ def _of_sample(sample: Row, task: str, where: str) -> Row:
     target = sample.get("target")
     golds = [str(one) for one in (target if isinstance(target, list) else [target]) if one is not None]
     # lmms-eval's own number is the place in the run; a task that knows its questions has their ids in its values
-    inner = [_id(value) for value in sample.values() if isinstance(value, dict) and _id(value)]
+    inner = [id_of(value) for value in sample.values() if isinstance(value, dict) and id_of(value)]
     about = {"question": prompt, "references": golds, "choices": [], "kind": ""}
-    return _row(task, inner[0] if inner else _id(sample), about, "" if reply == [] else str(reply), where)
+    return _row(task, inner[0] if inner else id_of(sample), about, "" if reply == [] else str(reply), where)
 
 
 def _of_cells(cells: dict[str, str], table: str, where: str) -> Row:
@@ -123,7 +123,7 @@ def _of_cells(cells: dict[str, str], table: str, where: str) -> Row:
     cut = len(reply) >= LONGEST_CELL
     if own is not None:
         return answered(own, "" if failed else reply, truncated=cut, failed=failed)
-    row = _row(table, _id(cells), question_of(cells), "" if failed else reply, where)
+    row = _row(table, id_of(cells), question_of(cells), "" if failed else reply, where)
     return row | {"truncated": cut} | ({FAILED: failed} if failed else {})
 
 
@@ -153,7 +153,7 @@ def _tabled(path: Path) -> Iterator[dict[str, str]]:
     if path.suffix in (".tsv", ".csv"):
         for number, row in table_rows(path):
             if isinstance(row, str):
-                raise DataError(f"{path}: row {number} has {row}")
+                raise DataError(f"{path}: line {number}: {row}")
             yield row
     elif path.suffix == ".json":
         for row in read_rows(path):
@@ -174,16 +174,15 @@ def _sheet(path: Path) -> Iterator[dict[str, str]]:
         ) from None
     try:
         book = openpyxl.load_workbook(path, read_only=True)
+        lines = list(book.worksheets[0].iter_rows(values_only=True))
+        book.close()
     except Exception as error:  # a damaged archive raises nearly anything
         raise DataError(f"{path} can't be read as an Excel file ({type(error).__name__}: {error})") from None
-    lines = book.worksheets[0].iter_rows(values_only=True)
-    names = [_cell(name) for name in next(lines, ())]
-    for line in lines:
-        if any(
-            value not in (None, "") for value in line
-        ):  # Excel likes to leave empty rows behind the last one
+    names = [_cell(name) for name in lines[0]] if lines else []
+    for line in lines[1:]:
+        # Excel likes to leave empty rows behind the last one
+        if any(value not in (None, "") for value in line):
             yield dict(zip(names, (_cell(value) for value in line), strict=False))
-    book.close()
 
 
 def _cell(value: Any) -> str:
@@ -193,10 +192,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, str):
         return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value)
     return json.dumps(value) if isinstance(value, list | dict) else str(value)
-
-
-def _id(row: Row) -> str:
-    return str(next((row[name] for name in IDS if row.get(name) not in (None, "")), ""))
 
 
 def _known(folder: Path) -> dict[str, Row]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medkit.errors import DataError
-from medkit.evaluation.scoring.answer_files import IDS, read_rows
+from medkit.evaluation.scoring.answer_files import id_of, read_rows
 from medkit.exchange.rows import FAILED, Row
 
 _SHOWN = 3
@@ -34,7 +34,7 @@ class Stored:
         for number, row in enumerate(rows, start=1):
             if not isinstance(row.get("answer"), str) and not row.get(FAILED):
                 raise DataError(f"{self.path}: row {number} has no answer; replay files of medkit evaluate")
-            key = str(row.get("benchmark", "")), _id(row)
+            key = str(row.get("benchmark", "")), id_of(row)
             before = self._by_id.setdefault(key, row)
             if key[1] and before.get("answer") != row.get("answer"):
                 raise DataError(f"{self.path}: question {key[1]} is answered twice, and differently")
@@ -46,20 +46,17 @@ class Stored:
         Args:
             doc: What is known of the question: a medkit row, or another task's document. An id counts only where the
                 question's words are the same.
-            text: The prompt; looked for where the document has no known id. Words that have several answers are
-                unknown.
+            text: The prompt; looked for where the document has no known id. An id or words that have several answers
+                are unknown.
         """
         words = _words(str(doc.get("question", text)))
-        said = _id(doc)
-        for benchmark in [str(doc["benchmark"])] if "benchmark" in doc else self._benchmarks():
-            row = self._by_id.get((benchmark, said)) if said else None
-            if row is not None and _words(str(row.get("question", words))) == words:
-                return None if row.get(FAILED) else row["answer"]
-        if (
-            "benchmark" in doc
-        ):  # one of medkit's own: its id is enough, and equal words may be about another picture
-            return None
-        same = self._by_text.get(words) or self._by_text.get(_words(text)) or []
+        said = id_of(doc)
+        own = [str(doc["benchmark"])] if "benchmark" in doc else self._benchmarks()
+        known = [self._by_id.get((benchmark, said)) for benchmark in own] if said else []
+        same = [row for row in known if row and _words(str(row.get("question", words))) == words]
+        if not same and "benchmark" not in doc:
+            # not for medkit's own questions, of which equal words may be about another picture
+            same = self._by_text.get(words) or self._by_text.get(_words(text)) or []
         # a call that failed is no answer: as an empty reply it would be scored
         answers = {None if row.get(FAILED) else row["answer"] for row in same}
         return answers.pop() if len(answers) == 1 else None
@@ -76,11 +73,6 @@ def unknown(path: Path, questions: Sequence[str]) -> DataError:
         f"{path} has no answer to {len(questions):,} of the questions that are asked: {shown}{more}; "
         "replay the answers of the same questions"
     )
-
-
-def _id(row: Row) -> str:
-    found = next((row[name] for name in IDS if row.get(name) not in (None, "")), "")
-    return str(found)
 
 
 def _words(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from medkit.store import Dataset, open_dataset
 
 Row = dict[str, Any]
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 FAILED = "failed"
 
 
@@ -22,8 +20,10 @@ def question_row(question: Question) -> Row:
 
     Returns:
         The columns of ``answers.jsonl`` that don't depend on a reply (``benchmark``, ``control``, ``id``, ``image``,
-        ``group``, ``kind``, ``answer_type``, ``question``, ``references``, ``choices``), ``messages``, ``images``.
+        ``group``, ``kind``, ``answer_type``, ``question``, ``references``, ``choices``, and ``context`` and ``slices``
+        where they are known), ``messages``, ``images``.
     """
+    known = {"context": question.context, "slices": question.slices}
     return {
         "benchmark": question.benchmark,
         "control": "none",
@@ -35,6 +35,7 @@ def question_row(question: Question) -> Row:
         "question": question.text,
         "references": list(question.references),
         "choices": list(question.choices),
+        **{name: value for name, value in known.items() if value},
         "messages": question.messages,
         "images": list(question.images),
     }
@@ -59,8 +60,3 @@ def questions_of(card: Benchmark, data: Path) -> tuple[list[Question], Dataset]:
         made = pope_questions(dataset, card.name, split, card.source.of)
         return limited(made, card.limit), dataset
     return read_questions(dataset, card.name, split, card.limit), dataset
-
-
-def options_block(choices: Sequence[str]) -> str:
-    """Writes options as prompts list them, a line each: ``A. left``."""
-    return "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, choices, strict=False))

@@ -46,6 +46,8 @@ def write_tasks(cards: Sequence[Benchmark], data: Path, out: Path) -> list[str]:
     Raises:
         DataError: There are no questions, or something else lies in a task's place.
     """
+    if out.is_file():
+        raise DataError(f"{out} is a file; give --out a folder")
     return [_write_task(card, data, out / card.name) for card in cards]
 
 

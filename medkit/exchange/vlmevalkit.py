@@ -13,8 +13,9 @@ from pathlib import Path
 from medkit.cards.models import Benchmark
 from medkit.errors import DataError
 from medkit.evaluation.questions import Question
-from medkit.exchange.rows import LETTERS, options_block, question_row, questions_of
+from medkit.exchange.rows import question_row, questions_of
 from medkit.readers.benchmarks import read_benchmark, told
+from medkit.readers.question_texts import LETTERS, options_block
 from medkit.readers.vlmevalkit import COLUMN, GUARD, table_rows
 from medkit.store import Dataset, is_dataset, write_atomically
 
@@ -43,6 +44,8 @@ def write_tables(cards: Sequence[Benchmark], data: Path, out: Path) -> list[str]
     Raises:
         DataError: There are no questions, or none with a picture.
     """
+    if out.is_file():
+        raise DataError(f"{out} is a file; give --out a folder")
     lines = []
     for card in cards:
         questions, dataset = questions_of(card, data)
@@ -114,9 +117,9 @@ def read_tables(tables: Sequence[Path], out: Path) -> list[str]:
     if out.exists() and not is_dataset(out) and (out.is_file() or any(out.iterdir())):
         raise DataError(f"{out} is there and is no dataset folder; give --out another name")
     files = [glob.escape(table.name) for table in tables]
-    rows = [row for path in tables for _, row in table_rows(path) if isinstance(row, dict)]
-    # whatever the table calls its parts, all of its questions are to be asked
-    splits = {row["split"]: "test" for row in rows if row.get("split")}
+    # whatever the tables call their parts, all of their questions are to be asked
+    names = (row.get("split") for path in tables for _, row in table_rows(path) if isinstance(row, dict))
+    splits = {name: "test" for name in names if name}
     card = Benchmark.model_validate(
         {
             "name": _card_name(tables[0].stem),

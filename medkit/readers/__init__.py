@@ -47,7 +47,7 @@ READERS: dict[str, str] = {
 }
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
+    **dict.fromkeys(("valid", "val", "validate", "validation", "dev"), "valid"),
     **dict.fromkeys(("test", "testing", "holdout", "heldout"), "test"),
 }
 
@@ -225,8 +225,8 @@ def group_of(record_id: str, pattern: str | None) -> str:
 def inside(root: Path, name: str) -> Path | None:
     """Gives the path of a file that a table names, or None when the name leads out of the data folder."""
     path = os.path.normpath(os.path.join(root, name))
-    base = os.path.normpath(root)
-    return Path(path) if path.startswith(base.rstrip(os.sep) + os.sep) else None
+    below = os.path.relpath(path, root)
+    return None if below == os.curdir or below.split(os.sep)[0] == os.pardir else Path(path)
 
 
 def _did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medkit.cards.faults import did_you_mean, validate
 from medkit.cards.models import Benchmark
 from medkit.cards.shelf import open_shelf, shown_path
 from medkit.cards.sources import benchmark_path
@@ -133,14 +134,14 @@ def find_benchmark(name: str, data: str | None = None) -> dict[str, Any]:
         DataError: There is no such card, or it has no data of its own.
         CardError: The card is faulty, or its data isn't there.
     """
-    path = open_shelf().find("benchmark", name)
+    shelf = open_shelf()
+    path = shelf.find("benchmark", name)
     if path is None:
-        raise DataError(f"there is no benchmark {name} on the shelf; medkit list names those that are")
+        hint = did_you_mean(name, shelf.names("benchmark")) or "medkit list benchmarks names those that are"
+        raise DataError(f"there is no benchmark {name} on the shelf; {hint}")
     document = read_card(path, shown_path(path))
     if document.problems:
         raise CardError(document.problems)
-    from medkit.cards.faults import validate
-
     card, problems = validate(Benchmark, document)
     if card is None or problems:
         raise CardError(problems)
@@ -187,9 +188,8 @@ def _folder(place: str, data: dict[str, Any], name: str) -> tuple[Path, str]:
     if not place.startswith("hub:"):
         root = Path(place).expanduser()
         if not place or not root.is_dir():
-            raise DataError(
-                f"benchmark {name}: the data folder {place or '(none)'} isn't there. {data['where']}"
-            )
+            where = f"; where to get it: {data['where']}" if data["where"] else ""
+            raise DataError(f"benchmark {name}: the data folder {place or '(none)'} isn't there{where}")
         return root, ""
     from huggingface_hub import snapshot_download
 

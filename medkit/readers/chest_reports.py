@@ -58,7 +58,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
         views: View positions that are kept ([PA, AP]), where the layout knows them.
         ask: What is asked.
         kind: The questions' kind, by which scores know the set's own cleaning.
-        part: train, valid or test: reports of other parts are not read, only counted.
+        part: train, valid or test: reports of other parts are not read, only counted, as are pictures of other views.
         licence: As in class_folders.
 
     Patients' numbers are only used as hashed groups. Reports stay as they are: both sets are de-identified.
@@ -85,22 +85,23 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     reading = _Reading(root, options)
     for study in layout(reading):
         yield from reading.records(study) if isinstance(study, _Study) else [study]
-    for split, count in sorted(reading.others.items()):
-        yield Rejected(f"({split})", "another split", f"{count:,} left unread")
+    for (name, reason), count in sorted(reading.others.items()):
+        yield Rejected(f"({name})", reason, f"{count:,} left unread")
 
 
 @dataclass
 class _Reading:
     root: Path
     options: dict[str, Any]
-    others: Counter[str] = field(default_factory=Counter)
+    others: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def wants(self, split: str | None) -> bool:
         """Whether a split is of the part that is asked; counts what isn't."""
         part = self.options.get("part")
-        wanted = part is None or split is None or SPLIT_NAMES.get(split.strip().lower()) == part
+        # a name that medkit doesn't know may be the card's
+        wanted = part is None or split is None or SPLIT_NAMES.get(split.strip().lower(), part) == part
         if not wanted:
-            self.others[str(split)] += 1
+            self.others[str(split), "another split"] += 1
         return wanted
 
     def records(self, study: _Study) -> Iterator[Record | Rejected]:
@@ -169,7 +170,7 @@ class _Reading:
                 opened = gzip.open if path.suffix == ".gz" else open
                 try:
                     with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-                        return list(csv.DictReader(file))
+                        return list(_whole(csv.DictReader(file), path))
                 except (OSError, EOFError, csv.Error, UnicodeDecodeError) as error:
                     raise DataError(f"{path} can't be read as a table ({error})") from None
         return None
@@ -214,7 +215,9 @@ def _mimic(reading: _Reading) -> Iterator[_Study | Rejected]:
     for row in rows:
         if not reading.wants(row["split"]):
             continue
-        if kept and views.get(row["dicom_id"]) not in kept:
+        view = views.get(row["dicom_id"]) or "no view position"
+        if kept and view not in kept:
+            reading.others[view, "another view"] += 1
             continue
         subject, study = f"p{row['subject_id']}", f"s{row['study_id']}"
         folder = f"{subject[:3]}/{subject}/{study}"
@@ -255,6 +258,15 @@ def _openi_xml(reading: _Reading) -> Iterator[_Study | Rejected]:
         }
         pictures = [f"{part.get('id')}.png" for part in tree.iter("parentImage") if part.get("id")]
         yield _Study(path.stem, pictures, sections, path.stem)
+
+
+def _whole(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
+    for row in reader:
+        if None in row.values():
+            raise DataError(
+                f"{path}: line {reader.line_num} has fewer fields than the header; copy the file again"
+            )
+        yield row
 
 
 def _columns(rows: list[dict[str, str]] | None, *columns: str) -> list[dict[str, str]]:

@@ -6,15 +6,13 @@ Every machine of the cluster must see the files under the same paths and have me
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import threading
 from concurrent.futures import Future
 from functools import cache
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
+from medkit.clusters import find_ray, start_ray
 from medkit.errors import DataError
 from medkit.images import Limits
 from medkit.readers.prepare import Outcome, order_of, pack, prepare, unpack
@@ -38,37 +36,13 @@ class OnRay:
     most, size = 4 * WINDOW, 16
 
     def __init__(self, limits: Limits, workers: int | None = None):
-        try:
-            ray = import_module("ray")
-            import_module("ray.data")
-        except ImportError:
-            raise DataError(
-                "engine ray needs the package ray: pip install 'medkit-lmm[ray]', or take ingest.engine=local"
-            ) from None
-        self._ray, self._limits, self._workers = ray, limits, workers
+        self._ray, self._limits, self._workers = find_ray("ingest.engine"), limits, workers
         self._window: list[tuple[bytes, Future[list[Outcome]]]] = []
         self._turn = threading.Lock()
         self._started = False
 
     def __enter__(self) -> OnRay:
-        if not self._ray.is_initialized():
-            self._started = True
-            own: dict[str, Any] = {"num_cpus": self._workers, "include_dashboard": False}
-            # A checkout that isn't installed must be found by Ray's workers too.
-            root = str(Path(__file__).resolve().parents[2])
-            paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-            os.environ.setdefault(
-                "RAY_USAGE_STATS_ENABLED", "0"
-            )  # Ray reports its use to its makers by default
-            try:
-                self._ray.init(
-                    log_to_driver=False,
-                    logging_level="error",
-                    runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}},
-                    **({} if os.environ.get("RAY_ADDRESS") else own),
-                )
-            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-                raise DataError(f"no Ray cluster can be reached or started ({error})") from None
+        self._started = start_ray(self._ray, self._workers)
         self._ray.data.DataContext.get_current().enable_progress_bars = False  # there is one already
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         return self

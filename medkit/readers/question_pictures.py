@@ -8,15 +8,16 @@ import hashlib
 import string
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from medkit.errors import DataError
 from medkit.images import DEFAULT_LIMITS, SUFFIXES
 from medkit.readers import Picture, image_files, inside
+from medkit.readers.question_rows import rows_of
 from medkit.readers.question_texts import listed
 
 REFERENCE = 64  # VLMEvalKit writes another row's index in place of a picture that was there before
@@ -44,27 +45,26 @@ class Pictures:
 
     Args:
         root: The data folder.
-        options: The reader's ``images``, ``archive``, ``base64`` and ``text_only``.
-        rows: Gives all rows again, for those that refer to another's picture.
+        options: The reader's ``images``, ``archive``, ``base64``, ``text_only``, and ``id`` (the column that rows
+            refer to).
     """
 
-    def __init__(
-        self,
-        root: Path,
-        options: dict[str, Any],
-        rows: Callable[[], Iterator[dict[str, Any]]] = lambda: iter(()),
-    ):
-        self.root, self.options, self.rows = root, options, rows
+    def __init__(self, root: Path, options: dict[str, Any]):
+        self.root, self.options = root, options
+        self._references: tuple[Path, dict[str, str]] | None = None  # of one table: a set has gigabytes
 
-    def of(self, row: dict[str, Any], image: str | Sequence[str], marks: Sequence[int] = ()) -> Shown:
+    def of(
+        self, table: Path, row: dict[str, Any], image: str | Sequence[str], marks: Sequence[int] = ()
+    ) -> Shown:
         """Gives a row's pictures.
 
         Args:
+            table: The row's, whose rows it may refer to.
             row: The row.
             image: A column; a name with columns in braces ("{split}/{id}/{image}"); or several columns.
             marks: With several columns, which of them the text names, from 1; all where it names none.
         """
-        values = self._values(row, image, marks)
+        values = self._values(table, row, image, marks)
         if marks and not isinstance(image, str) and len(values) < len(marks):
             return Shown(fault=("image missing", "the text names a picture that the row has not"))
         shown = [self._one(value) for value in values]
@@ -74,7 +74,9 @@ class Pictures:
         pictures = [picture for one in shown for picture in one.pictures]
         return Shown(pictures, shown[0].name, "+".join(one.key for one in shown))
 
-    def _values(self, row: dict[str, Any], image: str | Sequence[str], marks: Sequence[int]) -> list[Any]:
+    def _values(
+        self, table: Path, row: dict[str, Any], image: str | Sequence[str], marks: Sequence[int]
+    ) -> list[Any]:
         if not isinstance(image, str):
             wanted = [image[mark - 1] for mark in marks if 0 < mark <= len(image)] if marks else image
             values = [row.get(column) for column in wanted]
@@ -82,6 +84,8 @@ class Pictures:
             values = [_filled(image, row)]
         else:
             value = row.get(image)
+            if self.options.get("base64") and 0 < len(_text(value)) <= REFERENCE:
+                value = self._referred(table, image).get(_text(value), value)
             if isinstance(value, str):
                 value = listed(value) or value
             values = value if isinstance(value, list) else [value]
@@ -94,8 +98,6 @@ class Pictures:
         elif isinstance(value, bytes):
             data, name = value, ""
         elif self.options.get("base64") and isinstance(value, str):
-            if len(value) <= REFERENCE and value in self._referred:
-                value = self._referred[value]
             data, name = _decoded(value), ""
             if data is None:
                 return Shown(fault=("image missing", "its text is no picture in base64"))
@@ -115,7 +117,9 @@ class Pictures:
             return Shown(fault=("image outside the data folder", name))
         if _is_file(path):
             return Shown([path], name, name)
-        same = self._by_name.get(Path(name).name, [])
+        base = self.root / self.options.get("images", "")
+        known = self._by_name.get(Path(name).name, [])
+        same = [one for one in known if one.parent == base or _fits(one.relative_to(self.root), name)]
         packed = [] if same else self._packed(name)
         if len(same) == 1:
             return Shown([same[0]], name, name)
@@ -126,8 +130,9 @@ class Pictures:
         return Shown(fault=("image missing", f"{name[:200]} {what}"))
 
     def _packed(self, name: str) -> list[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
-        """Gives the members of the archives with a name: those whose whole path ends with it, else by the last part."""
-        same = self._members.get(PurePosixPath(name).name, [])
+        """Gives the members of the archives with a name: those whose whole path ends with it, else those that fit."""
+        known = self._members.get(PurePosixPath(name).name, [])
+        same = [one for one in known if _fits(PurePosixPath(one[1].filename), name)]
         exact = [one for one in same if f"/{one[1].filename}".endswith(f"/{name}")]
         return exact or same
 
@@ -169,19 +174,26 @@ class Pictures:
                         found.setdefault(name, []).append((archive, member))
         return found
 
-    @cached_property
-    def _referred(self) -> dict[str, str]:
-        """Gives the pictures that rows refer to by another row's index, and no others: a set has gigabytes."""
-        image, index = self.options.get("image", "image"), self.options.get("id", "index")
-        shown = (str(row.get(image) or "") for row in self.rows())
-        wanted = {text for text in shown if 0 < len(text) <= REFERENCE}
-        if not wanted:
-            return {}
-        return {
-            str(row.get(index)): str(row[image])
-            for row in self.rows()
-            if str(row.get(index)) in wanted and len(str(row.get(image) or "")) > REFERENCE
-        }
+    def _referred(self, table: Path, image: str) -> dict[str, str]:
+        """Gives the pictures that rows of a table refer to by another row's index, and no others."""
+        if self._references is None or self._references[0] != table:
+            index = self.options.get("id", "index")
+            wanted = {_text(row.get(image)) for row in _rows(table)}
+            found = {
+                _text(row.get(index)): _text(row.get(image))
+                for row in _rows(table)
+                if _text(row.get(index)) in wanted and len(_text(row.get(image))) > REFERENCE
+            }
+            self._references = table, found
+        return self._references[1]
+
+
+def _rows(table: Path) -> Iterator[dict[str, Any]]:
+    return (row for _, row in rows_of(table) if isinstance(row, dict))
+
+
+def _text(cell: Any) -> str:
+    return str(cell).strip() if isinstance(cell, str | int) else ""
 
 
 def columns_in(image: str) -> list[str]:
@@ -211,6 +223,12 @@ def _filled(image: str, row: dict[str, Any]) -> str | None:
         except ValueError:
             return None
     return filled
+
+
+def _fits(found: PurePath, name: str) -> bool:
+    """Whether a file is one that a row names, up to outer folders: no other picture that is called source.jpg too."""
+    wanted = PurePosixPath(name).parts
+    return len(wanted) == 1 or len(found.parts) == 1 or found.parts[-2:] == wanted[-2:]
 
 
 def _is_file(path: Path) -> bool:

@@ -13,6 +13,7 @@ from medkit.errors import DataError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 FIELDS = ("question", "context", "choices", "list", "count")
+CHOICE = "{letter}. {text}"
 Notes = list[tuple[str, str]]
 
 _TEXT, _TEXTS, _MAPPING, _EITHER = (str,), (str, list), (dict,), (str, dict)
@@ -153,9 +154,7 @@ def asked_as(question: str, context: str, choices: Sequence[str], options: dict[
         choices: The choices' texts.
         options: The reader's ``prompt``, ``choice``, ``between`` and ``suffix``.
     """
-    form = options.get("choice", "{letter}. {text}")
-    written = [form.format(letter=letter, text=text) for letter, text in zip(LETTERS, choices, strict=False)]
-    together = options.get("between", "\n").join(written)
+    together = options_block(choices, options.get("choice", CHOICE), options.get("between", "\n"))
     if "prompt" in options:
         text = options["prompt"].format(
             question=question,
@@ -170,6 +169,13 @@ def asked_as(question: str, context: str, choices: Sequence[str], options: dict[
     if isinstance(suffix, dict):
         suffix = suffix.get("choice" if choices else "open", "")
     return f"{text}\n{suffix}" if suffix else text
+
+
+def options_block(choices: Sequence[str], form: str = CHOICE, between: str = "\n") -> str:
+    """Writes choices as prompts list them: ``A. left``, a line each, or in another form."""
+    return between.join(
+        form.format(letter=letter, text=text) for letter, text in zip(LETTERS, choices, strict=False)
+    )
 
 
 def _as_choice(text: str, choices: Sequence[str]) -> str:

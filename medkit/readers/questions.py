@@ -38,6 +38,7 @@ ROLES = (
     "id", "image", "question", "answer", "kind", "split", "group", "closed", "language", "context", "known",
 )  # fmt: skip
 ANSWER_TYPES = ("yes_no", "number", "choice", "open", "report")
+NO_PICTURE = ("no picture", "the row names none; its text is asked alone")
 _MARK = re.compile(r"<image (\d)>")  # how MMMU's texts name their pictures
 
 
@@ -47,9 +48,11 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     Options:
         files: Pattern of the tables below the root, or a list of patterns; ``{split}`` stands for a split's name.
         images: Folder that picture names are relative to (the root). A name that isn't there is looked for
-            below the root, then in ``archive``, and taken when one file alone has it.
+            below the root, then in ``archive``, with other outer folders or none, and taken when one file alone
+            has it.
         archive: Pattern of zip files, or a list of patterns, that hold pictures; they are read as they are.
-        base64: The picture column holds pictures in base64, or the index of the row that has it (false).
+        base64: The picture column holds pictures in base64, or the index of the row of the same table that has it
+            (false).
         id, image, question, answer, kind, split: Columns; the usual names are found. An answer may be a list
             of accepted ones. ``kind: "{split}"`` is the name that the file's pattern found. ``image`` may be
             a list of columns (those that the text names as ``<image 1>``, else all), or a name with columns in
@@ -79,7 +82,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
         licence: As in class_folders.
 
     Raises:
-        DataError: The folder or the tables are missing, a named column is in none of them, or an option has a
+        DataError: The folder or the tables are missing, the first row lacks a named column, or an option has a
             value that it can't have.
     """
     check_options("questions", options, OPTIONS)
@@ -96,14 +99,14 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     tables = [table for pattern in patterns for table in find_tables(root, pattern)]
     if not tables:
         raise DataError(f"{root} holds no table that matches {', '.join(patterns)}; give the set's folder")
-    reading = _Reading(root, options, [path for path, _ in tables])
+    reading = _Reading(root, options)
     for path, split in tables:
         for number, row in rows_of(path):
             place = f"{path.name}:{number}"
             if isinstance(row, str):
                 yield Rejected(place, "row unreadable", row)
             elif all(_is_one_of(row.get(key), value) for key, value in options.get("only", {}).items()):
-                yield reading.record(place, row, split)
+                yield reading.record(path, place, row, split)
 
 
 def _is_one_of(value: Any, wanted: Any) -> bool:
@@ -132,12 +135,12 @@ def count_questions(table: Path) -> int:
 class _Reading:
     root: Path
     options: dict[str, Any]
-    tables: list[Path]
-    columns: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict)  # of the row that is read: role to column
+    shapes: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
     ids: set[str] = field(default_factory=set)
     asked: set[tuple[str, str, str, str]] = field(default_factory=set)
 
-    def record(self, place: str, row: dict[str, Any], split: str | None) -> Record | Rejected:
+    def record(self, table: Path, place: str, row: dict[str, Any], split: str | None) -> Record | Rejected:
         """Gives a row's record, or why it can't be used."""
         self._find_columns(place, row)
         identifier = self._id(place, row)
@@ -154,9 +157,13 @@ class _Reading:
             return Rejected(identifier, "question without answer", place)
         text = self._asked_as(row, question, choices)
         marks = sorted({int(mark) for mark in _MARK.findall(text)})
-        shown = self._pictures.of(row, self.columns["image"], marks) if "image" in self.columns else None
+        shown = (
+            self._pictures.of(table, row, self.columns["image"], marks) if "image" in self.columns else None
+        )
         if shown is not None and shown.fault:
             return Rejected(identifier, *shown.fault)
+        if shown is not None and not shown.name:
+            notes.append(NO_PICTURE)
         if question != question.strip():
             notes.append(("spaces around text", "taken off"))
         facts = self._facts(row, split, gold, choices)
@@ -192,8 +199,12 @@ class _Reading:
         )
 
     def _find_columns(self, place: str, row: dict[str, Any]) -> None:
-        if self.columns:
+        shape = tuple(row)
+        if shape in self.shapes:
+            self.columns = self.shapes[shape]
             return
+        first = not self.shapes  # a later row may lack a column, or be of a table that has other names
+        self.columns = self.shapes[shape] = {}
         for role in ROLES:
             named = self.options.get(role)
             if named == "{split}" or (role == "question" and "ask" in self.options):
@@ -202,16 +213,26 @@ class _Reading:
             if role == "image" and isinstance(named, str) and "{" in named:
                 wanted = columns_in(named)
             lost = next((column for column in wanted if column not in row), None)
-            if lost is not None:
+            if lost is not None and first:
                 if role == "answer" and "answers_from" in self.options:
                     continue
                 raise DataError(f"{place} has no column {lost!r} ({role}); it has {', '.join(map(str, row))}")
             usual = next((name for name in USUAL.get(role, ()) if name in row), None)
             if named or usual:
                 self.columns[role] = named or str(usual)
-        if "question" not in self.columns and "ask" not in self.options:
+        if first:
+            self._check_choices(place, row)
+        if first and "question" not in self.columns and "ask" not in self.options:
             raise DataError(
                 f"{place} has no question column; name it with the option question ({', '.join(row)})"
+            )
+
+    def _check_choices(self, place: str, row: dict[str, Any]) -> None:
+        named = self.options.get("choices", [])
+        named = [named] if isinstance(named, str) else named
+        if named and not any(column in row for column in named):  # a set may have fewer choices than columns
+            raise DataError(
+                f"{place} has no column {named[0]!r} (choices); it has {', '.join(map(str, row))}"
             )
 
     def _value(self, row: dict[str, Any], role: str) -> Any:
@@ -294,11 +315,7 @@ class _Reading:
 
     @cached_property
     def _pictures(self) -> Pictures:
-        return Pictures(
-            self.root,
-            self.options,
-            lambda: (row for path in self.tables for _, row in rows_of(path) if isinstance(row, dict)),
-        )
+        return Pictures(self.root, self.options)
 
     @cached_property
     def _answers(self) -> dict[str, Any]:

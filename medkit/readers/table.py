@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,16 @@ def find_tables(root: Path, pattern: str | None) -> list[tuple[Path, str | None]
     return tables
 
 
-def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Gives (line number, row) or (line number, what is wrong with it) of a CSV, TSV, JSON or JSON Lines file."""
+def table_rows(path: Path, errors: str = "replace") -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Gives (line number, row) or (line number, what is wrong with it) of a CSV, TSV, JSON or JSON Lines file.
+
+    Args:
+        path: The file.
+        errors: What becomes of bytes that are no UTF-8: ``replace`` or ``strict``, then the file is refused.
+
+    Raises:
+        DataError: The file can't be read.
+    """
     if path.suffix == ".json":
         try:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -111,20 +119,35 @@ def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         for number, row in enumerate(content, 1):
             yield number, row if isinstance(row, dict) else "not an object"
         return
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        if path.suffix == ".jsonl":
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, _json_row(line)
-            return
-        csv.field_size_limit(MAX_FIELD)
-        reader = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
+    try:
+        with path.open(encoding="utf-8-sig", errors=errors, newline="") as lines:
+            if path.suffix == ".jsonl":
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        yield number, _json_row(line)
+            else:
+                yield from _cells(lines, "\t" if path.suffix == ".tsv" else ",")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} can't be read as a table ({error})") from None
+
+
+def _cells(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    csv.field_size_limit(MAX_FIELD)
+    reader = csv.DictReader(lines, delimiter=delimiter)
+    headed = False
+    while True:
         try:
-            for row in reader:
-                crooked = None in row or None in row.values()
-                yield reader.line_num, "another number of fields than the header" if crooked else row
+            headed = headed or reader.fieldnames is not None
+            row = next(reader)
+        except StopIteration:
+            return
         except csv.Error as error:
             yield reader.line_num, str(error)
+            if not headed:
+                return
+            continue
+        crooked = None in row or None in row.values()
+        yield reader.line_num, "another number of fields than the header" if crooked else row
 
 
 def _json_row(line: str) -> dict[str, Any] | str:

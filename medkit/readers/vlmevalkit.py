@@ -6,29 +6,25 @@ is one of numbers; here nothing but text comes out.
 
 from __future__ import annotations
 
-import ast
-import base64
-import binascii
-import csv
 import json
-import string
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medkit.errors import DataError
-from medkit.readers import Picture, Record, Rejected, check_options, hashed, inside
+from medkit.readers import Record, Rejected, check_options, hashed, table
+from medkit.readers.question_pictures import Pictures, Shown
+from medkit.readers.question_texts import LETTERS, asked_as, listed
 from medkit.readers.table import question_facts
 from medkit.sample import assistant_turn, user_turn
 
 OPTIONS = ("files", "suffix", "licence")
 COLUMN = "medkit"  # of medkit's own tables: the question's row as JSON, exact whatever the other columns went through
+ASKED = ("kind", "answer_type", "choices", "references", "context")
 GUARD = (
     "\u00a0"  # behind a cell that pandas would read as a missing value or a number; stripping takes it off
 )
-REFERENCE = 64  # an image cell of at most so many characters names the row whose picture is meant
 
 
 def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
@@ -50,19 +46,15 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
     if not tables:
         raise DataError(f"{root} holds no table of VLMEvalKit; give the folder with its .tsv files")
     ids: set[str] = set()
-    for table in tables:
-        pictures: dict[str, str] = {}
-        for number, row in table_rows(table):
-            place = f"{table.name}:{number}"
+    packed, named = Pictures(root, {"base64": True}), Pictures(root, {})
+    for path in tables:
+        for number, row in table_rows(path):
+            place = f"{path.name}:{number}"
             if isinstance(row, str):
                 yield Rejected(place, "row unreadable", row)
                 continue
-            cell = row.get("image", "")
-            if len(cell) > REFERENCE:
-                pictures[row.get("index", "")] = cell
-            else:
-                row["image"] = pictures.get(cell.strip(), "")
-            item = _record(root, place, row, options)
+            shown = packed.of(path, row, "image") if row.get("image") else named.of(path, row, "image_path")
+            item = _record(place, row, shown, options)
             if isinstance(item, Record) and item.id in ids:  # tables that count from 0 each
                 item = replace(item, id=f"{item.id}@{place}")
             ids.add(item.id if isinstance(item, Record) else "")
@@ -70,23 +62,12 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected]:
 
 
 def table_rows(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:
-    """Gives (row number from 1, cells by column) or (row number, what is wrong with it) of a TSV or CSV file.
+    """Gives (line number, cells by column) or (line number, what is wrong with it) of a TSV or CSV file in UTF-8.
 
     Raises:
         DataError: The file can't be read.
     """
-    # A picture in base64 is one cell of any length.
-    before = csv.field_size_limit(sys.maxsize)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, delimiter="," if path.suffix == ".csv" else "\t")
-            for number, row in enumerate(reader, start=1):
-                crooked = None in row or None in row.values()
-                yield number, "another number of fields than the header" if crooked else row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} can't be read as a table ({error})") from None
-    finally:
-        csv.field_size_limit(before)
+    return table.table_rows(path, errors="strict")
 
 
 def question_of(row: dict[str, str]) -> dict[str, Any]:
@@ -97,17 +78,17 @@ def question_of(row: dict[str, str]) -> dict[str, Any]:
         has [] for references.
     """
     cells = {name: cell.strip() for name, cell in row.items()}  # takes the guard off too
-    letters = [letter for letter in string.ascii_uppercase if cells.get(letter)]
+    letters = [letter for letter in LETTERS if cells.get(letter)]
     answer = cells.get("answer", "")
     if letters:
         references = [cells[answer]] if answer in letters else [answer] if answer in cells.values() else []
     else:
-        references = _listed(answer)
+        references = listed(answer) or [answer]
     question = "\n".join(text for text in (cells.get("hint", ""), cells.get("question", "")) if text)
     return {
         "question": question,
         "choices": [cells[letter] for letter in letters],
-        "references": [one for one in references if one],
+        "references": [one.strip() for one in references if one.strip()],
         "kind": cells.get("category", ""),
     }
 
@@ -126,23 +107,23 @@ def own_row(row: dict[str, str]) -> dict[str, Any] | None:
     return found
 
 
-def _record(root: Path, place: str, row: dict[str, str], options: dict[str, Any]) -> Record | Rejected:
+def _record(place: str, row: dict[str, str], shown: Shown, options: dict[str, Any]) -> Record | Rejected:
     if "question" not in row:
         raise DataError(f"{place} has no question column; it has {', '.join(map(str, row))}")
     try:
         own = own_row(row)
     except ValueError as error:
         return Rejected(place, "row unreadable", f"column {COLUMN}: {error}")
-    try:
-        pictures, name = _pictures(root, row)
-    except ValueError as error:
-        return Rejected(row.get("index") or place, "image missing", str(error))
+    identifier = row.get("index") or place
+    if shown.fault or not shown.pictures:
+        fault = shown.fault or ("image missing", "neither picture nor path")
+        return Rejected(identifier, *fault)
     licence = options.get("licence", "")
     if own is not None:
         return Record(
             own["id"],
-            pictures,
-            {"question": {key: own[key] for key in ("kind", "answer_type", "choices", "references")}},
+            shown.pictures,
+            {**own.get("slices", {}), "question": {key: own[key] for key in ASKED if key in own}},
             messages=[*own["messages"], assistant_turn(own["references"][0])],
             group=own["group"],
             split="test",
@@ -152,57 +133,20 @@ def _record(root: Path, place: str, row: dict[str, str], options: dict[str, Any]
         )
     asked = question_of(row)
     if not asked["question"]:
-        return Rejected(row.get("index") or place, "question missing", place)
+        return Rejected(identifier, "question missing", place)
     if not asked["references"]:
-        return Rejected(row.get("index") or place, "question without answer", place)
+        return Rejected(identifier, "question without answer", place)
     facts = question_facts(asked["references"][0], asked["kind"], asked["choices"])
     facts["references"] = asked["references"]
-    listed = [
-        f"{letter}. {text}" for letter, text in zip(string.ascii_uppercase, asked["choices"], strict=False)
-    ]
-    text = "\n".join([asked["question"], *listed, *([options["suffix"]] if options.get("suffix") else [])])
+    text = asked_as(asked["question"], "", asked["choices"], {"suffix": options.get("suffix", "")})
     return Record(
-        row.get("index") or place,
-        pictures,
+        identifier,
+        shown.pictures,
         {"question": facts},
-        messages=[user_turn(text, len(pictures)), assistant_turn(asked["references"][0])],
-        group=name,
+        messages=[user_turn(text, len(shown.pictures)), assistant_turn(asked["references"][0])],
+        group=hashed(shown.key),
         split=row.get("split") or None,
         licence=licence,
         kind="question",
         extra={"question": asked["question"]},
     )
-
-
-def _pictures(root: Path, row: dict[str, str]) -> tuple[list[Picture], str]:
-    """Gives a row's pictures and a name for all of them together.
-
-    Raises:
-        ValueError: A picture isn't there.
-    """
-    if row.get("image"):
-        cells = _listed(row["image"])
-        try:
-            found = [base64.b64decode(cell, validate=True) for cell in cells]
-        except (binascii.Error, ValueError):
-            raise ValueError("the image cell is no base64") from None
-        return list(found), hashed(row["image"])
-    names = _listed(row.get("image_path", ""))
-    paths = [inside(root, name) for name in names]
-    missing = [name for name, path in zip(names, paths, strict=True) if path is None or not path.is_file()]
-    if missing or not names:
-        raise ValueError(f"{missing[0]} is in no folder" if missing else "neither picture nor path")
-    return [path for path in paths if path is not None], hashed(" ".join(names))
-
-
-def _listed(cell: str) -> list[str]:
-    """Gives the texts of a cell that may hold a list in Python's or JSON's form."""
-    cell = cell.strip()
-    if cell.startswith("[") and cell.endswith("]"):
-        try:
-            found = ast.literal_eval(cell)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return [cell]
-        if isinstance(found, list) and found and all(isinstance(one, str | int | float) for one in found):
-            return [str(one).strip() for one in found]
-    return [cell] if cell else []

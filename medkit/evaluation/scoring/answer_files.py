@@ -204,12 +204,13 @@ def _item(row: Row, reply: str, gold_names: Sequence[str], where: str) -> Item:
         category=str(first_of(row, CATEGORIES) or ""),
         image=str(first_of(row, IMAGES) or ""),
         truncated=bool(row.get("truncated", False)),
-        id=_id(row),
+        id=id_of(row),
         failed=str(row.get("failed") or ""),
     )
 
 
-def _id(row: Row) -> str:
+def id_of(row: Row) -> str:
+    """Gives a row's id by any of its usual names, "" where it has none."""
     found = first_of(row, IDS)
     return "" if found is None else str(found)
 
