@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medkit.privacy.ocr import Line
+from medkit.privacy.pixels import boxes_for
 from medkit.privacy.profile import Mask
 from medkit.readers import Loaded
 from medkit.readers.dicom.burned_in import Box
@@ -16,7 +17,7 @@ from medkit.readers.dicom.profiles import Profile
 from medkit.readers.dicom.reasons import Refused, one_file
 from medkit.readers.dicom.reduced import fit_small
 from medkit.readers.dicom.render import PERCENTILES, render, spread_over, units_of
-from medkit.readers.dicom.screening import hidden_by, judge, text_in
+from medkit.readers.dicom.screening import judge, text_in
 from medkit.readers.dicom.series import Volume, read_stored, runs_of
 from medkit.readers.slices import montage, shrink
 
@@ -69,7 +70,7 @@ class Loading:
             dataset, about, stored = read_stored(path, wanted, self.limits, self._enough())
             if len(self.places) == 1 and stored.values.min() == stored.values.max():
                 raise Refused("one value")
-            hide = hidden_by(self.masks, dataset)
+            hide = boxes_for(dataset, self.masks)
             made = render(dataset, stored, about, self.profile, wanted, spread, self.keep, hide)
             lines += text_in(made.pictures, dataset) if self.ocr != "off" else []
             size = stored.values.shape[1:3]
