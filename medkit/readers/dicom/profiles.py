@@ -126,6 +126,10 @@ def choose_profiles(card: Any) -> dict[str, Profile]:
     Raises:
         DataError: A name is unknown or a profile makes no sense.
     """
+    if card is not None and not isinstance(card, str | dict):
+        raise DataError(
+            f"profiles {card!r} is neither a render profile's name nor a mapping of modality to one"
+        )
     given: dict[str, Any] = {"*": card} if isinstance(card, str) else dict(card or {})
     chosen = given if isinstance(card, str) else {**DEFAULTS, **given}
     return {str(modality).upper(): _profile(str(modality), one) for modality, one in chosen.items()}
