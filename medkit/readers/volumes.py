@@ -59,6 +59,16 @@ class Transforms:
         """Whether values still mean what they did, so that windows apply."""
         return all(name in KEEP_UNITS for name, _ in self.intensity)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options of a card that ask for the same, as JSON holds them."""
+        told: dict[str, Any] = {"orientation": self.orientation}
+        if self.spacing_mm is not None:
+            told["spacing_mm"] = list(self.spacing_mm)
+        if self.intensity:
+            told["intensity"] = {name: dict(settings) for name, settings in self.intensity}
+        return told
+
 
 def read_transforms(
     reader: str, options: dict[str, Any], profile: Profile | None = None

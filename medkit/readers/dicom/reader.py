@@ -28,6 +28,7 @@ from medkit.readers.dicom.reasons import Refused, one_file
 from medkit.readers.dicom.screening import Screening, read_screening
 from medkit.readers.dicom.segmentation import is_segmentation, segments_in, series_of
 from medkit.readers.dicom.series import (
+    VOLUMES,
     Slice,
     Volume,
     order_slices,
@@ -56,7 +57,6 @@ OPTIONS = (
 )  # fmt: skip
 REPORT_FIELDS = ("accession", "study", "series", "name", "folder")
 LABELS = ("modality", "body_part", "view", "side")
-VOLUMES = ("CT", "MR", "PT")
 TEXTS = ("mapping", "reports", "released", "licence")
 OF_SERIES = ("segmentations", *TRANSFORMS)
 
@@ -392,5 +392,8 @@ def _record(
         split=split_of(scanned.path, reading.root, reading.options.get("splits", ())),
         licence=reading.options.get("licence", ""),
         notes=notes,
-        extra=carried(loading.profile),
+        extra=carried(
+            loading.profile,
+            loading.transforms.settings if isinstance(loading, StackLoading) else None,
+        ),
     )

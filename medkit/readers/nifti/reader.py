@@ -286,7 +286,7 @@ def _record(path: Path, record: str, reading: _Reading) -> Record:
         split=split_of(path, reading.root, options.get("splits", ())),
         licence=options.get("licence", ""),
         notes=head.notes + notes + more,
-        extra=carried(reading.profile),
+        extra=carried(reading.profile, reading.transforms.settings if reading.transforms else None),
     )
 
 
