@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from medkit.errors import DataError
+from medkit.errors import DataError, MissingExtra
 from medkit.readers.dicom.profiles import Profile
 from medkit.readers.dicom.render import PERCENTILES, spread_over
 from medkit.readers.dicom.tone import between
@@ -104,7 +104,7 @@ def read_transforms(
             "windows of them; choose percentiles"
         )
     if importlib.util.find_spec("monai") is None:
-        raise DataError(
+        raise MissingExtra(
             f'reader {reader}: {", ".join(OPTIONS)} need MONAI: pip install "medkit-lmm[volumes]"'
         )
     return transforms
