@@ -196,7 +196,7 @@ def marked(
         spacing = _spacing(volume)
     found = []
     for one in segments:
-        mask = one.mask.astype(np.uint8)
+        mask = one.mask.view(np.uint8)
         if transforms is not None:
             mask = transformed(mask, stack_affine(volume), transforms, labels=True)
         # Without transforms slices are shown as they were taken: across the third axis, whatever plane that is.
