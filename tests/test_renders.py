@@ -134,6 +134,10 @@ def test_the_contract_says_which_profile_or_refuses(tmp_path: Path) -> None:
     assert row_for([LUNG, bone], "CT", "ct-bone@1") == bone
     with pytest.raises(DataError, match="in several ways; choose one of ct-lung@1, ct-bone@1"):
         row_for([LUNG, bone], "CT")
+    assert row_for([LUNG, {**LUNG, "transforms": {"orientation": "LPS"}}], "CT") == LUNG
+    with pytest.raises(DataError, match="and not a picture without a known modality") as refused:
+        row_for([LUNG], "QUIMBY")
+    assert "QUIMBY" not in str(refused.value)
     with pytest.raises(DataError, match="contract renders CT ct-lung@1, and not MR"):
         row_for([LUNG], "MR")
     path = save(picture(np.eye(4, dtype=np.uint16), SOPClassUID=MR, Modality="MR"), tmp_path / "a")

@@ -38,7 +38,8 @@ from medkit.readers.prepare import Outcome, Picture, filled, from_head, head_of
 VERSION = 1
 DECODERS = (
     "pillow", "numpy", "pydicom", "imagecodecs", "pylibjpeg", "pylibjpeg-rle", "pylibjpeg-libjpeg",
-    "pylibjpeg-openjpeg", "nibabel", "openslide-python", "openslide-bin", "imagehash",
+    "pylibjpeg-openjpeg", "nibabel", "openslide-python", "openslide-bin", "imagehash", "av", "monai", "torch",
+    "rapidocr", "onnxruntime",
 )  # fmt: skip
 COMMIT_SECONDS = 2.0
 COMMIT_BYTES = 32 * 1024 * 1024

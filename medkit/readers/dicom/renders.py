@@ -28,6 +28,7 @@ from medkit.readers.dicom.series import (
     slices_of,
 )
 from medkit.readers.dicom.stack import StackLoading, count_across
+from medkit.readers.dicom.vocabulary import vocabulary
 from medkit.readers.slices import choose_slices, say
 from medkit.readers.volumes import Transforms, backwards, read_transforms
 
@@ -52,7 +53,7 @@ class Shown:
 
 
 def row_for(render: Sequence[dict[str, Any]], modality: str, name: str | None = None) -> dict[str, Any]:
-    """Gives the row by which a contract renders a modality.
+    """Gives the row by which a contract renders a modality; of rows of one profile the one of most samples.
 
     Args:
         render: The contract's list.
@@ -70,11 +71,12 @@ def row_for(render: Sequence[dict[str, Any]], modality: str, name: str | None = 
             ", ".join(dict.fromkeys(f"{row.get('modality')} {row.get('profile')}" for row in render))
             or "nothing"
         )
-        raise DataError(
-            f"the model's contract renders {known}, and not {modality or 'a picture without modality'}"
-        )
-    if len(rows) > 1:
-        names = ", ".join(str(row.get("profile")) for row in rows)
+        # What a header has in place of a modality may be anybody's name.
+        said = modality if modality in vocabulary("modalities") else "a picture without a known modality"
+        raise DataError(f"the model's contract renders {known}, and not {said}")
+    ways = dict.fromkeys(str(row.get("profile")) for row in rows)
+    if len(ways) > 1:
+        names = ", ".join(ways)
         raise DataError(
             f"the model was trained on {modality} rendered in several ways; choose one of {names}"
         )
