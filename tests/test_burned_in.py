@@ -569,3 +569,30 @@ def test_ocr_reads_a_turned_stack_as_its_device_wrote_it(
         assert one.shape == (40, 60)
         bright = one == one.max()
         assert bright[:8, :20].all() and bright.sum() == 160
+
+
+def test_of_a_series_the_slices_that_show_text_are_released(
+    tmp_path: Path, reads: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    stack(tmp_path / "in")
+    reads("Gain 55")
+    read_all = find_text
+
+    def first_slice_alone(one: np.ndarray, known: Known | None) -> Any:
+        return read_all(one, known) if one.min() == 91 else []  # 1076 HU in 0 to 3000
+
+    monkeypatch.setattr("medkit.readers.dicom.screening.find_text", first_slice_alone)
+    shades = {"CT": {"windows": [[0, 3000]], "unit": "HU"}}
+    released = tmp_path / "released.txt"
+    options = {"series": True, "profiles": shades, "ocr": "quarantine", "released": str(released)}
+    released.write_text("")
+    _, *rows = get_reader("dicom")(tmp_path / "in", options)
+    names = [one.record for one in rows if isinstance(one, Merged)]
+    for given in ([], names[1:], names[:1], names):
+        released.write_text("\n".join(given))
+        found = loaded(tmp_path / "in", **options)[0]
+        if names[0] in given:
+            assert isinstance(found, Loaded) and ("shows text", "1 line") in found.notes
+        else:
+            assert found == "shows text"

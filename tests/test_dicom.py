@@ -678,6 +678,9 @@ def test_the_first_of_several_reports_of_a_series_is_taken_and_told(tmp_path: Pa
         ({"mapping": True}, "mapping True is no text"),
         ({"give": [["caption"]]}, "give .* is no list of caption and record"),
         ({"segmentations": True}, "segmentations need series: true"),
+        ({"slices": {"show": "montage"}}, "slices need series: true"),
+        ({"series": True, "labels": {1: "liver"}}, "labels maps .*, with segmentations: true"),
+        ({"series": True, "orientation": "LPS", "profiles": "cxr-equalised"}, "is for radiographs"),
         ({"orientation": "LPS", "spacing_mm": [1, 1, 1]}, "orientation, spacing_mm need series: true"),
     ],
 )

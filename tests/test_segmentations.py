@@ -247,5 +247,5 @@ def test_findings_need_segmentations(tmp_path: Path) -> None:
     series(tmp_path)
     with pytest.raises(DataError, match=r"slices\.show finding needs segmentations: true"):
         list(get_reader("dicom")(tmp_path, {"series": True, "slices": {"most": 1, "show": "finding"}}))
-    with pytest.raises(DataError, match="labels maps segment numbers or code values to names"):
+    with pytest.raises(DataError, match=r"labels maps segment numbers .* to names, with segmentations: true"):
         list(get_reader("dicom")(tmp_path, {**WIDE, "labels": ["liver"]}))

@@ -110,6 +110,18 @@ def read_transforms(
     return transforms
 
 
+def check_profiles(reader: str, *profiles: Profile) -> None:
+    """Refuses profiles that can't show a volume as a whole.
+
+    Raises:
+        DataError: One equalises every picture by itself.
+    """
+    for profile in profiles:
+        if profile.equalise:
+            what = f"profile {profile.name} is for radiographs"
+            raise DataError(f"reader {reader}: {what}; choose windows or percentiles for volumes")
+
+
 def shape_after(
     shape: tuple[int, int, int], affine: np.ndarray, transforms: Transforms
 ) -> tuple[tuple[int, int, int], tuple[float, float, float]]:

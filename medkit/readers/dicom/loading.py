@@ -39,6 +39,7 @@ class Loading:
         side: Shorter side in px that larger pictures are shrunk to, or None: they keep their size.
         masks: Regions that become black, by device.
         ocr: Whether text in the pictures is looked for: ``off``, ``flag`` or ``quarantine``.
+        released: Files whose text a person looked at: it is told and never keeps the pictures back.
     """
 
     places: tuple[tuple[Path, tuple[int, ...]], ...]
@@ -50,6 +51,7 @@ class Loading:
     side: int | None = None
     masks: tuple[Mask, ...] = ()
     ocr: str = "off"
+    released: tuple[Path, ...] = ()
 
     def __call__(self) -> Loaded:
         """Decodes and renders.
@@ -65,6 +67,7 @@ class Loading:
         pictures: list[Any] = []
         notes: dict[tuple[str, str], None] = {}
         lines: list[Line] = []
+        seen: list[Line] = []
         for path, frames in self.places:
             wanted = list(frames)
             dataset, about, stored = read_stored(path, wanted, self.limits, self._enough())
@@ -72,11 +75,13 @@ class Loading:
                 raise Refused("one value")
             hide = boxes_for(dataset, self.masks)
             made = render(dataset, stored, about, self.profile, wanted, spread, self.keep, hide)
-            lines += text_in(made.pictures, dataset) if self.ocr != "off" else []
+            if self.ocr != "off":
+                (seen if path in self.released else lines).extend(text_in(made.pictures, dataset))
             size = stored.values.shape[1:3]
             pictures += [one if self.tile else self._fitted(one, size, about) for one in made.pictures]
             notes |= dict.fromkeys(made.notes)
-        notes |= judge(lines, self.ocr)
+        judge(lines, self.ocr)
+        notes |= judge(lines + seen, "flag")
         if self.tile is not None:
             pictures = [shrink(montage(pictures, self.tile), self.side)]
         return Loaded(pictures, tuple(notes))

@@ -39,15 +39,8 @@ from medkit.readers.dicom.series import (
 )
 from medkit.readers.dicom.stack import StackLoading, count_across, extent, marked, marked_facts, stack_grid
 from medkit.readers.reports import Reports
-from medkit.readers.slices import (
-    SlicePlan,
-    choose,
-    choose_slices,
-    read_plan,
-    read_side,
-    say,
-)
-from medkit.readers.volumes import ACROSS, Transforms, backwards, read_transforms, sides_of
+from medkit.readers.slices import SlicePlan, choose, choose_slices, read_plan, read_side, say
+from medkit.readers.volumes import ACROSS, Transforms, backwards, check_profiles, read_transforms, sides_of
 from medkit.readers.volumes import OPTIONS as TRANSFORMS
 
 OPTIONS = (
@@ -58,7 +51,7 @@ OPTIONS = (
 REPORT_FIELDS = ("accession", "study", "series", "name", "folder")
 LABELS = ("modality", "body_part", "view", "side")
 TEXTS = ("mapping", "reports", "released", "licence")
-OF_SERIES = ("segmentations", *TRANSFORMS)
+OF_SERIES = ("slices", "segmentations", *TRANSFORMS)
 
 
 @dataclass
@@ -187,17 +180,18 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
     if not isinstance(seconds, int | float) or not 0 < seconds < 86_400:
         raise DataError(f"reader dicom: seconds {seconds!r} is no time above 0")
     labels = options.get("labels")
-    if labels is not None and not isinstance(labels, dict):
-        raise DataError("reader dicom: labels maps segment numbers or code values to names")
+    if labels is not None and not (isinstance(labels, dict) and options.get("segmentations")):
+        raise DataError(
+            "reader dicom: labels maps segment numbers or code values to names, with segmentations: true"
+        )
     plan = read_plan("dicom", options.get("slices", 16))
     if plan.show == "finding" and not options.get("segmentations"):
         raise DataError("reader dicom: slices.show finding needs segmentations: true")
     names, profiles = Pseudonyms(), choose_profiles(options.get("profiles"))
     transforms = read_transforms("dicom", options)
-    for profile in (profiles.get(modality) or profiles.get("*") for modality in VOLUMES):
-        if transforms is not None and profile is not None and profile.equalise:
-            what = "is for radiographs; choose windows or percentiles for series that are transformed"
-            raise DataError(f"reader dicom: profile {profile.name} {what}")
+    if transforms is not None:
+        shown = (profiles.get(modality) or profiles.get("*") for modality in VOLUMES)
+        check_profiles("dicom", *(one for one in shown if one is not None))
     return _Reading(
         root,
         options,
@@ -342,7 +336,8 @@ def _shown_of(
     spacing_mm, order, against = volume.spacing_mm, plane_as_said(plane, volume), False
     if transforms is None:
         places = tuple(runs_of([volume.slices[index] for index in chosen]))
-        loading = Loading(places, first.profile, reading.limits, first.keep, volume, *how)
+        released = tuple(one.path for one in members if one.id in reading.screening.released)
+        loading = Loading(places, first.profile, reading.limits, first.keep, volume, *how, released)
     else:
         if first.profile.windows and not transforms.keeps_units:
             raise Refused("values are not Hounsfield units", "the intensity steps change what values mean")

@@ -43,6 +43,7 @@ from medkit.readers.volumes import (
     SHOWN_AS,
     Transforms,
     backwards,
+    check_profiles,
     pictures_of,
     read_transforms,
     shape_after,
@@ -191,10 +192,7 @@ def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
     modality = str(options.get("modality", "")).upper()
     chosen = choose_profiles(options.get("profiles"))
     profile = chosen.get(modality) or chosen["*"]
-    if profile.equalise:
-        raise DataError(
-            f"reader nifti: profile {profile.name} is for radiographs; choose windows or percentiles"
-        )
+    check_profiles("nifti", profile)
     labels = options.get("labels")
     if labels is not None and not (
         isinstance(labels, dict) and all(str(value).isdigit() for value in labels)
