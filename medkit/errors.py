@@ -50,7 +50,7 @@ class DataError(MedkitError):
 
 
 class MissingExtra(DataError):
-    """A package of an extra that is not installed is needed; the message names the extra."""
+    """A package of an extra that is not installed is needed, or its model; the message says which."""
 
 
 class ModelError(MedkitError):

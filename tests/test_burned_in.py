@@ -469,3 +469,130 @@ def test_a_mask_takes_its_device_off_the_page(folder: Path, tmp_path: Path) -> N
     )
     found = review(folder, masks=tmp_path / "masks.yaml")
     assert [doubt.reason for doubt in found.doubts] == ["ultrasound region unknown"]
+
+
+# --- series that are transformed as a whole ------------------------------------------------------------------
+
+
+def stack(folder: Path, orientation: tuple[int, ...] = (1, 0, 0, 0, 1, 0), **attributes: Any) -> None:
+    """Writes a series of four bright slices, 1076 HU and more, with a mark in one corner."""
+    normal = np.cross(orientation[:3], orientation[3:])
+    for index in range(4):
+        values = np.full((40, 60), 2100 + 50 * index, np.uint16)
+        values[:8, :20] = 3000
+        save(
+            ct(
+                values, SOPInstanceUID=f"1.2.{index}", ImagePositionPatient=[float(one) for one in index * normal],
+                ImageOrientationPatient=list(orientation), PixelSpacing=[1, 1], **{**DEVICE, **attributes},
+            ),
+            folder / f"{index}",
+        )  # fmt: skip
+
+
+@pytest.fixture
+def monai() -> None:
+    pytest.importorskip("monai", reason="MONAI is not installed: pip install medkit-lmm[volumes]")
+
+
+@pytest.mark.usefixtures("monai")
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("profile", [{"CT": {"windows": [[0, 3000]], "unit": "HU"}}, "mr-percentile"])
+def test_a_masked_region_is_black_in_a_transformed_stack(
+    tmp_path: Path, profile: Any, photometric: str
+) -> None:
+    stack(tmp_path, PhotometricInterpretation=photometric)
+    options = {"series": True, "profiles": profile, "orientation": "RAS", "masks": [MASK]}
+    (masked,) = [one for one in loaded(tmp_path, **options) if isinstance(one, Loaded)]
+    (plain,) = [one for one in loaded(tmp_path, **{**options, "masks": None}) if isinstance(one, Loaded)]
+    assert ("site mask applied", "") in masked.notes and plain.notes == ()
+    for image in masked.images:
+        assert hidden(np.asarray(image)[::-1, ::-1]) >= within(*MASK["boxes"])
+    assert not any(hidden(np.asarray(image)[::-1, ::-1]) >= within(*MASK["boxes"]) for image in plain.images)
+
+
+@pytest.mark.usefixtures("monai")
+def test_two_masks_of_one_device_both_count(tmp_path: Path) -> None:
+    stack(tmp_path)
+    masks = [{**MASK, "boxes": [box]} for box in MASK["boxes"]]
+    for options in ({}, {"orientation": "LPS"}):
+        found = loaded(tmp_path, series=True, profiles="ct-wide", masks=masks, **options)
+        (masked,) = [one for one in found if isinstance(one, Loaded)]
+        assert all(hidden(image) >= within(*MASK["boxes"]) for image in masked.images)
+
+
+@pytest.mark.usefixtures("monai")
+def test_least_values_shown_as_white_stay_so_in_a_transformed_stack(tmp_path: Path) -> None:
+    stack(tmp_path, PhotometricInterpretation="MONOCHROME1")
+    wide = {"series": True, "profiles": {"CT": {"windows": [[0, 2000]], "unit": "HU"}}}
+    (plain,) = [one for one in loaded(tmp_path, **wide) if isinstance(one, Loaded)]
+    (turned,) = [one for one in loaded(tmp_path, **wide, orientation="LPS") if isinstance(one, Loaded)]
+    assert np.asarray(plain.images[0])[20, 20] == 118  # 255 - 137
+    for one, other in zip(plain.images, turned.images, strict=True):
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
+
+
+@pytest.mark.usefixtures("monai")
+def test_ocr_keeps_back_a_transformed_stack_that_shows_text(
+    tmp_path: Path, reads: Callable[..., None]
+) -> None:
+    stack(tmp_path, PatientName="Quimby^Orsolya")
+    options = {"series": True, "profiles": "ct-wide", "orientation": "LPS", "slices": 2}
+    reads("QUIMBY ORSOLYA")
+    told = ("shows text", "2 lines, 2 with a name of the header")
+    (flagged,) = [one for one in loaded(tmp_path, **options, ocr="flag") if isinstance(one, Loaded)]
+    assert told in flagged.notes
+    assert loaded(tmp_path, **options, ocr="quarantine")[0] == "shows text"
+    reads("L")
+    assert isinstance(loaded(tmp_path, **options, ocr="quarantine")[0], Loaded)
+
+
+@pytest.mark.usefixtures("monai")
+@pytest.mark.parametrize("orientation", ["LPS", "RAS", "LAI"])
+@pytest.mark.parametrize(
+    "taken",
+    [
+        (1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0), (0, 1, 0, -1, 0, 0),  # axial: usual, prone, turned by a quarter
+        (1, 0, 0, 0, 0, -1), (1, 0, 0, 0, 0, 1), (0, 1, 0, 0, 0, -1), (0, 0, -1, 0, 1, 0),  # coronal, sagittal
+    ],
+)  # fmt: skip
+def test_ocr_reads_a_turned_stack_as_its_device_wrote_it(
+    tmp_path: Path, orientation: str, taken: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack(tmp_path, taken)
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr("medkit.readers.dicom.stack.text_in", lambda made, _: seen.extend(made) or [])
+    monkeypatch.setattr("medkit.readers.dicom.screening.check_installed", lambda who: None)
+    wide = {"CT": {"windows": [[0, 3000]], "unit": "HU"}}
+    loaded(tmp_path, series=True, profiles=wide, orientation=orientation, ocr="flag")
+    assert len(seen) == 4
+    for one in seen:
+        assert one.shape == (40, 60)
+        bright = one == one.max()
+        assert bright[:8, :20].all() and bright.sum() == 160
+
+
+def test_of_a_series_the_slices_that_show_text_are_released(
+    tmp_path: Path, reads: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    stack(tmp_path / "in")
+    reads("Gain 55")
+    read_all = find_text
+
+    def first_slice_alone(one: np.ndarray, known: Known | None) -> Any:
+        return read_all(one, known) if one.min() == 91 else []  # 1076 HU in 0 to 3000
+
+    monkeypatch.setattr("medkit.readers.dicom.screening.find_text", first_slice_alone)
+    shades = {"CT": {"windows": [[0, 3000]], "unit": "HU"}}
+    released = tmp_path / "released.txt"
+    options = {"series": True, "profiles": shades, "ocr": "quarantine", "released": str(released)}
+    released.write_text("")
+    _, *rows = get_reader("dicom")(tmp_path / "in", options)
+    names = [one.record for one in rows if isinstance(one, Merged)]
+    for given in ([], names[1:], names[:1], names):
+        released.write_text("\n".join(given))
+        found = loaded(tmp_path / "in", **options)[0]
+        if names[0] in given:
+            assert isinstance(found, Loaded) and ("shows text", "1 line") in found.notes
+        else:
+            assert found == "shows text"

@@ -654,3 +654,64 @@ def test_the_page_lists_every_profile_and_reason() -> None:
             end for pair in windows for end in pair
         ] or not windows
     assert dict(line.strip("| ").split(" | ") for line in reasons.splitlines()[3:]) == REASONS
+
+
+def test_the_first_of_several_reports_of_a_series_is_taken_and_told(tmp_path: Path) -> None:
+    stack(tmp_path / "in", [0.0, 1.0, 2.0])
+    names = sorted(path.stem for path in (tmp_path / "in").iterdir())
+    for name, words in zip(names[1:], ("The first.", "The second."), strict=True):
+        (tmp_path / "in" / f"{name}.txt").write_text(words)
+    record, *others = get_reader("dicom")(tmp_path / "in", {"series": True, "reports": "{name}.txt"})
+    assert isinstance(record, Record) and record.caption == "The first."
+    assert ("several reports", "2 for one series; the first was taken") in record.notes
+    assert ("no report", "") not in record.notes
+    assert {one.reason for one in others} == {"slice of a series", "report"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"profiles": ["ct-lung"]}, "profiles .* is neither a render profile's name nor a mapping"),
+        ({"patient": True}, "patient can't hold True"),
+        ({"modalities": "CT"}, "modalities 'CT' is no list of words"),
+        ({"series": "yes"}, "series 'yes' is neither true nor false"),
+        ({"mapping": True}, "mapping True is no text"),
+        ({"give": [["caption"]]}, "give .* is no list of caption and record"),
+        ({"segmentations": True}, "segmentations need series: true"),
+        ({"slices": {"show": "montage"}}, "slices need series: true"),
+        ({"series": True, "labels": {1: "liver"}}, "labels maps .*, with segmentations: true"),
+        ({"series": True, "orientation": "LPS", "profiles": "cxr-equalised"}, "is for radiographs"),
+        ({"orientation": "LPS", "spacing_mm": [1, 1, 1]}, "orientation, spacing_mm need series: true"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_refused_before_a_file_is_read(
+    tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    save(ct(np.eye(4, dtype=np.uint16)), tmp_path / "a")
+    with pytest.raises(DataError, match=said):
+        next(iter(get_reader("dicom")(tmp_path, options)))
+
+
+def test_a_mapping_that_others_could_read_is_written_anew(tmp_path: Path) -> None:
+    save(ct(np.eye(4, dtype=np.uint16)), tmp_path / "in" / "a")
+    mapping = tmp_path / "map.csv"
+    mapping.write_text("old")
+    mapping.chmod(0o644)
+    list(get_reader("dicom")(tmp_path / "in", {"mapping": str(mapping)}))
+    assert mapping.stat().st_mode & 0o777 == 0o600 and "old" not in mapping.read_text()
+
+
+def test_a_segmentation_of_a_series_that_gives_no_volume_is_not_called_strange(tmp_path: Path) -> None:
+    reference = Dataset()
+    reference.SeriesInstanceUID = "1.2.3.9"
+    marks = picture(
+        np.eye(4, dtype=np.uint8), SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4", Modality="SEG",
+        SeriesInstanceUID="1.2.8", ReferencedSeriesSequence=[reference],
+    )  # fmt: skip
+    save(marks, tmp_path / "seg")
+    options = {"series": True, "segmentations": True}
+    save(ct(np.eye(4, dtype=np.uint16), SOPInstanceUID="1.2.1"), tmp_path / "a")
+    _, one = get_reader("dicom")(tmp_path, options)
+    assert isinstance(one, Rejected) and one.reason == "segmentation doesn't fit"
+    save(ct(np.eye(4, dtype=np.uint16), SOPInstanceUID="1.2.2"), tmp_path / "b")
+    assert {one.reason for one in get_reader("dicom")(tmp_path, options)} == {"no positions"}  # type: ignore[union-attr]

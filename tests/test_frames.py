@@ -343,3 +343,31 @@ def test_the_page_lists_every_reason() -> None:
     page = (ROOT / "docs" / "frames.md").read_text(encoding="utf-8")
     rows = page.split("<!-- reasons -->\n")[1].split("\n\n")[0].splitlines()[2:]
     assert [tuple(row.strip("| ").split(" | ")) for row in rows] == list(REASONS.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"group_pattern": "("}, "is no regular expression"),
+        ({"mapping": ["x"]}, "mapping .* is no text"),
+        ({"table": "t.csv", "labels": "kind"}, "labels 'kind' is no list of words"),
+        ({"table": "t.csv", "key": ["file"]}, "key .* is no text"),
+        ({"table": "t.csv", "unknown": 3}, "unknown 3 is no list of words"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_refused_before_a_file_is_read(
+    tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "t.csv").write_text("file,kind\na.gif,x\n")
+    with pytest.raises(DataError, match=said):
+        next(iter(get_reader("frames")(tmp_path, options)))
+
+
+def test_a_video_of_no_length_gives_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    monkeypatch.setattr("medkit.readers.frames.reader.is_installed", lambda: True)
+    monkeypatch.setattr(
+        "medkit.readers.frames.reader.survey_apart", lambda path, limits: work.Survey(0.0, None)
+    )
+    found = [one.id for one in get_reader("frames")(tmp_path, {"names": "kept"}) if isinstance(one, Record)]
+    assert found == ["a:second 0"]

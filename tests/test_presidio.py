@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medkit.errors import DataError
+from medkit.errors import DataError, MissingExtra
 from medkit.privacy import presidio
 from medkit.privacy.presidio import Finder, read_finder
 from medkit.privacy.text import Known, clean
 from medkit.readers import Record, get_reader
-from tests.dicom_objects import picture, save
+from tests.dicom_objects import ct, picture, save
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("presidio_analyzer") is None, reason='the extra "presidio" is not installed'
@@ -154,3 +154,22 @@ def test_a_reader_asks_it_and_the_ledger_counts(
     assert ("report cleaned", "1 ID") in record.notes
     said = capfd.readouterr()
     assert "4111" not in caplog.text + said.out + said.err
+
+
+def test_a_model_that_does_not_load_stops_the_reading(
+    tmp_path: Path, there: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spans(self: Finder, text: str) -> list[tuple[int, int, str]]:
+        raise MissingExtra("presidio: spaCy can't load the language zz (ImportError)")
+
+    monkeypatch.setattr(Finder, "spans", spans)
+    save(ct(np.eye(4, dtype=np.uint16)), tmp_path / "a")
+    (tmp_path / "a.txt").write_text("No nodule.")
+    with pytest.raises(MissingExtra, match="can't load the language zz"):
+        list(get_reader("dicom")(tmp_path, {"reports": "{name}.txt", "presidio": {"language": "zz"}}))
+
+
+@installed
+def test_a_language_that_spacy_lacks_is_said() -> None:
+    with pytest.raises(MissingExtra, match="can't load the language zz"):
+        Finder(language="zz").spans("No nodule.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_objects import MR, ct, picture, save
+from dicom_objects import MR, ct, item, picture, save
 from tiny_training import build, stage
 
 from medkit.errors import DataError, ModelError
@@ -21,13 +21,14 @@ from medkit.models.renders import differences, merge_renders, renders_of
 from medkit.readers import Record, get_reader
 from medkit.readers.dicom.profiles import choose_profiles, profile_from, settings_of, shipped
 from medkit.readers.dicom.reasons import Refused
-from medkit.readers.dicom.renders import profile_for, render_dicom
+from medkit.readers.dicom.renders import render_dicom, row_for
 from medkit.readers.ingest import ingest
 from medkit.sample import assistant_turn, user_turn
 from medkit.store import DatasetWriter, open_dataset
 from medkit.training.train import train
 
 LUNG = {"modality": "CT", "samples": 2, "profile": "ct-lung@1", "unit": "HU", "windows": [[-1350.0, 150.0]]}
+ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 OWN = {"CT": {"windows": [[-1000, 400]], "unit": "HU", "version": 3}}
 
 
@@ -70,6 +71,54 @@ def test_a_file_and_a_series_are_rendered_as_in_training(tmp_path: Path, profile
     assert not np.array_equal(pictures_of(folder)[0][0], single)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"orientation": "RAS", "spacing_mm": [2, 2, 5], "intensity": {"MedianSmooth": {"radius": 1}}},
+        {"orientation": "LPS", "profiles": "window"},
+        {"slices": {"most": 4, "show": "montage", "tile": 8}},
+    ],
+)
+def test_a_series_is_served_transformed_and_laid_out_as_in_training(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    if "slices" not in options:
+        pytest.importorskip("monai", reason="MONAI is not installed: pip install medkit-lmm[volumes]")
+    folder = series(tmp_path / "in")
+    learnt, record = pictures_of(folder, **{"series": True, "slices": 4, "profiles": "ct-wide"} | options)
+    render = json.loads(json.dumps(renders_of([(record.extra, record.facts)])))
+    tile = 8 if "slices" in options else None
+    shown = render_dicom(sorted(folder.iterdir()), render, most=4, tile=tile)
+    assert [np.asarray(one)[..., 0].tolist() for one in shown.images] == [one.tolist() for one in learnt]
+    assert shown.shows == record.facts["shows"]
+    if tile is None:
+        plain = renders_of([(pictures_of(folder, series=True, profiles="ct-wide")[1].extra, record.facts)])
+        assert differences(plain, render) and not differences(render, render)
+
+
+def test_a_file_that_holds_a_series_is_served_as_one(tmp_path: Path) -> None:
+    values = np.arange(3 * 16, dtype=np.uint16).reshape(3, 4, 4)
+    values[2] += 1000
+    places = [
+        item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, float(frame)])]) for frame in range(3)
+    ]
+    shared = item(
+        PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+        PixelMeasuresSequence=[item(PixelSpacing=[1, 1])],
+    )
+    enhanced = picture(
+        values, SOPClassUID=ENHANCED_MR, Modality="MR", NumberOfFrames=3,
+        PerFrameFunctionalGroupsSequence=places, SharedFunctionalGroupsSequence=[shared],
+    )  # fmt: skip
+    path = save(enhanced, tmp_path / "in" / "a")
+    learnt, record = pictures_of(tmp_path / "in", series=True)
+    render = renders_of([(record.extra, record.facts)])
+    shown = render_dicom([path], render)
+    assert [np.asarray(one)[..., 0].tolist() for one in shown.images] == [one.tolist() for one in learnt]
+    assert len(learnt) == 3 and shown.shows == record.facts["shows"]
+    assert len(render_dicom(path, render).images) == 1
+
+
 def test_the_contract_keeps_a_profile_that_medkit_has_changed(tmp_path: Path) -> None:
     path = save(ct(np.array([[24, 1024], [1424, 0]], np.uint16)), tmp_path / "a")
     stale = {**LUNG, "windows": [[-1000.0, 400.0]]}
@@ -80,13 +129,17 @@ def test_the_contract_keeps_a_profile_that_medkit_has_changed(tmp_path: Path) ->
 def test_the_contract_says_which_profile_or_refuses(tmp_path: Path) -> None:
     bone = {**LUNG, "profile": "ct-bone@1", "windows": [[-500, 1300]]}
     anything = {"modality": "*", "samples": 1, "profile": "window@1", "from_file": True}
-    assert profile_for([LUNG, anything], "CT").name == "ct-lung@1"
-    assert profile_for([LUNG, anything], "CR").name == "window@1"
-    assert profile_for([LUNG, bone], "CT", "ct-bone@1").windows == ((-500.0, 1300.0),)
+    assert row_for([LUNG, anything], "CT") == LUNG
+    assert row_for([LUNG, anything], "CR") == anything
+    assert row_for([LUNG, bone], "CT", "ct-bone@1") == bone
     with pytest.raises(DataError, match="in several ways; choose one of ct-lung@1, ct-bone@1"):
-        profile_for([LUNG, bone], "CT")
+        row_for([LUNG, bone], "CT")
+    assert row_for([LUNG, {**LUNG, "transforms": {"orientation": "LPS"}}], "CT") == LUNG
+    with pytest.raises(DataError, match="and not a picture without a known modality") as refused:
+        row_for([LUNG], "QUIMBY")
+    assert "QUIMBY" not in str(refused.value)
     with pytest.raises(DataError, match="contract renders CT ct-lung@1, and not MR"):
-        profile_for([LUNG], "MR")
+        row_for([LUNG], "MR")
     path = save(picture(np.eye(4, dtype=np.uint16), SOPClassUID=MR, Modality="MR"), tmp_path / "a")
     with pytest.raises(DataError, match="contract renders nothing, and not MR"):
         render_dicom(path, [])

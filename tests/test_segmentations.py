@@ -231,9 +231,21 @@ def test_padding_does_not_darken_its_neighbours_when_resampled(tmp_path: Path) -
     assert int(edge) > 110  # between -124 and 0 HU; with the padding's own -3024 HU it would be black
 
 
+def test_masks_that_would_fill_the_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmentation(series(tmp_path / "ct"), tmp_path / "seg.dcm")
+    monkeypatch.setattr("medkit.readers.dicom.segmentation.MOST_VALUES", 6 * 16 * 20)
+    found = list(get_reader("dicom")(tmp_path, WIDE))
+    assert {(type(one), one.reason) for one in found} == {(Rejected, "too many pixels")}  # type: ignore[union-attr]
+    assert "more than 1 segments of the volume's size; name fewer with labels" in found[0].detail  # type: ignore[union-attr]
+    record, _ = record_of(tmp_path, labels={1: "liver"})
+    assert [one["label"] for one in record.facts["findings"]] == ["liver"]
+
+
 def test_findings_need_segmentations(tmp_path: Path) -> None:
     series(tmp_path)
     with pytest.raises(DataError, match=r"slices\.show finding needs segmentations: true"):
         list(get_reader("dicom")(tmp_path, {"series": True, "slices": {"most": 1, "show": "finding"}}))
-    with pytest.raises(DataError, match="labels maps segment numbers or code values to names"):
+    with pytest.raises(DataError, match=r"labels maps segment numbers .* to names, with segmentations: true"):
         list(get_reader("dicom")(tmp_path, {**WIDE, "labels": ["liver"]}))

@@ -140,6 +140,16 @@ def test_wrong_options_are_one_sentence(tmp_path: Path, options: dict[str, Any],
         list(get_reader("nifti")(tmp_path, options))
 
 
+def test_a_volume_that_is_too_large_before_it_is_made_coarser_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume(tmp_path / "a.nii")
+    monkeypatch.setattr("medkit.readers.nifti.reader.MOST_VALUES", 119)
+    (refused,) = get_reader("nifti")(tmp_path, {**WIDE, "spacing_mm": [2, 2, 4]})
+    assert isinstance(refused, Rejected)
+    assert (refused.reason, refused.detail) == ("too many values", "4 x 6 x 5 before resampling")
+
+
 def test_monai_is_imported_only_when_a_card_asks(tmp_path: Path) -> None:
     volume(tmp_path / "a.nii")
     script = (

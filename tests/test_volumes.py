@@ -15,7 +15,7 @@ import yaml
 from dicom_objects import ct, save
 from PIL import Image
 
-from medkit.errors import DataError
+from medkit.errors import DataError, MissingExtra
 from medkit.images import decode
 from medkit.readers import Loaded, Merged, Record, Rejected, get_reader
 from medkit.readers.ingest import ingest
@@ -423,3 +423,31 @@ def test_a_damaged_case_is_the_same_again() -> None:
     seed = fuzz.png_seeds()[0]
     first, again = (fuzz.mutate(seed, random.Random("a")) for _ in range(2))
     assert first == again != seed
+
+
+def test_what_is_not_installed_is_said_once_and_not_of_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.nii").write_bytes(bytes(400))
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(
+        MissingExtra, match=r'reader nifti needs nibabel: pip install "medkit-lmm\[volumes\]"'
+    ):
+        list(get_reader("nifti")(tmp_path, {}))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"group_pattern": "("}, r"group_pattern '\(' is no regular expression"),
+        ({"group_pattern": ["x"]}, "is no regular expression"),
+        ({"unplaced": 1, "modality": 3}, "modality 3 is no text; unplaced 1 is neither true nor false"),
+        ({"profiles": ["ct-lung"]}, "is neither a render profile's name nor a mapping"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_refused_before_a_file_is_read(
+    tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "a.nii").write_bytes(bytes(400))
+    with pytest.raises(DataError, match=said):
+        next(iter(get_reader("nifti")(tmp_path, options)))

@@ -38,8 +38,9 @@ class Contract:
         licence: ``base`` (text) and ``data`` (list of texts) of what the checkpoint was made of.
         template_sha256: Hash of the chat template that the checkpoint was trained with, "" when not stored.
         render: How the grey values of medical pictures became what the checkpoint was trained on: a row a modality
-            with ``profile``, its settings and ``samples``; ``medkit.readers.dicom.renders.render_dicom`` renders a file
-            that way. [] where no profile rendered the pictures.
+            with ``profile``, its settings, ``transforms`` of volumes and ``samples``;
+            ``medkit.readers.dicom.renders.render_dicom`` renders a file that way. [] where no profile rendered the
+            pictures.
     """
 
     fit: str = "pad"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,8 +19,9 @@ def renders_of(sources: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> list
         sources: (source, facts) of the samples; those that no profile rendered add nothing.
 
     Returns:
-        One row a modality and profile: ``modality`` ("*" where the header has none), ``samples``, ``profile`` with its
-        version and the profile's own settings; by modality, then the most frequent first.
+        One row a modality and way: ``modality`` ("*" where the header has none), ``samples``, ``profile`` with its
+        version, the profile's own settings and ``transforms``, what was done to the volumes before, if anything; by
+        modality, then the most frequent first.
     """
     counts: Counter[tuple[str, str]] = Counter()
     settings: dict[str, dict[str, Any]] = {}
@@ -27,12 +29,14 @@ def renders_of(sources: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> list
         name = source.get("render")
         if not name:
             continue
-        counts[str(facts.get("modality") or ANY), name] += 1
-        if name not in settings:
-            settings[name] = _settings(name, source.get("render_settings"))
+        own = source.get("render_settings")
+        # The same profile may have shown volumes as they were and transformed ones.
+        way = f"{name} {json.dumps(own, sort_keys=True)}"
+        counts[str(facts.get("modality") or ANY), way] += 1
+        if way not in settings:
+            settings[way] = _settings(name, own)
     rows = [
-        {"modality": modality, "samples": count, **settings[name]}
-        for (modality, name), count in counts.items()
+        {"modality": modality, "samples": count, **settings[way]} for (modality, way), count in counts.items()
     ]
     return sorted(rows, key=lambda row: (row["modality"], -row["samples"], row["profile"]))
 

@@ -92,9 +92,8 @@ def deidentify(dataset: Dataset, key: bytes, profile: Profile = BASIC) -> FileDa
     )
     _say_what_was_done(out, profile)
     pixels.strip(out, syntax)
-    mask = pixels.mask_for(dataset, profile.masks)
-    if mask is not None:
-        pixels.blacken(out, mask.boxes)
+    if boxes := pixels.boxes_for(dataset, profile.masks):
+        pixels.blacken(out, boxes)
     return out
 
 

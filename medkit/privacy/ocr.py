@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from medkit.errors import DataError
+from medkit.errors import MissingExtra
 from medkit.privacy.profile import Box
 from medkit.privacy.text import Known, clean
 
@@ -56,10 +56,10 @@ def check_installed(who: str) -> None:
     """Says how to get OCR where it is missing.
 
     Raises:
-        DataError: The extra isn't installed.
+        MissingExtra: The extra isn't installed.
     """
     if any(importlib.util.find_spec(name) is None for name in (PACKAGE, "onnxruntime")):
-        raise DataError(f'{who}: ocr needs the extra "ocr": pip install "medkit-lmm[ocr]"')
+        raise MissingExtra(f'{who}: ocr needs the extra "ocr": pip install "medkit-lmm[ocr]"')
 
 
 def find_text(picture: np.ndarray, known: Known | None = None) -> list[Line]:
@@ -70,7 +70,7 @@ def find_text(picture: np.ndarray, known: Known | None = None) -> list[Line]:
         known: What the header of the same study knows.
 
     Raises:
-        DataError: The extra isn't installed.
+        MissingExtra: The extra isn't installed.
     """
     found = []
     for left, top, scale, part in _parts(picture):

@@ -63,8 +63,9 @@ def strip(dataset: Dataset, syntax: str) -> None:
         dataset.PixelData = data[: length + length % 2]
 
 
-def mask_for(dataset: Dataset, masks: tuple[Mask, ...]) -> Mask | None:
-    """Gives the first mask that fits a picture's device and size."""
+def boxes_for(dataset: Dataset, masks: tuple[Mask, ...]) -> tuple[Box, ...]:
+    """Gives the boxes of every mask that fits a picture's device and size, () where none does."""
+    boxes: list[Box] = []
     for mask in masks:
         size = dataset.get("Rows"), dataset.get("Columns")
         wanted = (mask.manufacturer, mask.model, mask.station)
@@ -73,8 +74,8 @@ def mask_for(dataset: Dataset, masks: tuple[Mask, ...]) -> Mask | None:
         if size == (mask.rows, mask.columns) and all(
             not want or want == have for want, have in zip(wanted, device, strict=True)
         ):
-            return mask
-    return None
+            boxes += mask.boxes
+    return tuple(boxes)
 
 
 def blacken(dataset: Dataset, boxes: tuple[Box, ...]) -> None:

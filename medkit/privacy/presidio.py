@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from medkit.errors import DataError
+from medkit.errors import DataError, MissingExtra
 
 PACKAGE = "presidio_analyzer"
 KEYS = ("model", "language", "least")
@@ -48,7 +48,7 @@ class Finder:
         """Gives (start, end, kind) of what it finds, in order and without overlaps.
 
         Raises:
-            DataError: The extra isn't installed or the model can't be loaded.
+            MissingExtra: The extra isn't installed or the model can't be loaded.
         """
         analyser = _analyser(self)
         wanted = [name for name in analyser.get_supported_entities(self.language) if name not in LEFT_OUT]
@@ -69,7 +69,8 @@ def read_finder(given: Any, who: str) -> Finder | None:
         who: Who asks, for messages.
 
     Raises:
-        DataError: A key or value makes no sense, the model isn't on this machine or the extra isn't installed.
+        DataError: A key or value makes no sense, or the model isn't on this machine.
+        MissingExtra: The extra isn't installed.
     """
     if given is None or given is False:
         return None
@@ -85,7 +86,7 @@ def read_finder(given: Any, who: str) -> Finder | None:
     if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
         raise DataError(f"{who}: presidio.least {least!r} is no confidence of 0 to 1")
     if importlib.util.find_spec(PACKAGE) is None:
-        raise DataError(f'{who}: presidio needs the extra "presidio": pip install "medkit-lmm[presidio]"')
+        raise MissingExtra(f'{who}: presidio needs the extra "presidio": pip install "medkit-lmm[presidio]"')
     if model and not Path(model).expanduser().is_dir() and not _is_package(model):
         raise DataError(f"{who}: presidio.model {model} is neither a folder nor an installed spaCy model")
     return Finder(model, language, float(least))
@@ -106,7 +107,9 @@ def _analyser(finder: Finder) -> Any:
     try:
         analyzer, engines = (importlib.import_module(name) for name in (PACKAGE, f"{PACKAGE}.nlp_engine"))
     except ImportError:
-        raise DataError('presidio needs the extra "presidio": pip install "medkit-lmm[presidio]"') from None
+        raise MissingExtra(
+            'presidio needs the extra "presidio": pip install "medkit-lmm[presidio]"'
+        ) from None
     model = str(Path(finder.model).expanduser()) if "/" in finder.model else finder.model
     engine = engines.SpacyNlpEngine(models=[{"lang_code": finder.language, "model_name": model}])
     # Loaded here and not by the engine, which would fetch a model that is missing.
@@ -122,7 +125,7 @@ def _pipeline(finder: Finder, model: str) -> Any:
         pipeline = spacy.blank(finder.language)
     except (OSError, ImportError, ValueError) as error:
         what = f"model {model}" if model else f"language {finder.language}"
-        raise DataError(f"presidio: spaCy can't load the {what} ({type(error).__name__})") from None
+        raise MissingExtra(f"presidio: spaCy can't load the {what} ({type(error).__name__})") from None
     # Context words ("SSN", "phone") are compared with lemmas, which a blank pipeline lacks.
     language = importlib.import_module("spacy.language").Language
     if not language.has_factory("medkit_lower"):

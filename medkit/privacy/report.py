@@ -115,6 +115,7 @@ def _free(folder: Path, name: str) -> Path:
 def _write_mapping(folder: Path, name: str, pairs: dict[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
+    path.unlink(missing_ok=True)  # one that is there may be readable by others
     path.touch(mode=0o600)
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)

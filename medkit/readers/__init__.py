@@ -136,17 +136,61 @@ def options_of(name: str) -> tuple[str, ...]:
 
 
 def check_options(reader: str, options: dict[str, Any], allowed: Iterable[str]) -> None:
-    """Refuses options that the reader doesn't have, all at once.
+    """Refuses options that the reader doesn't have, all at once, and a ``group_pattern`` that is no expression.
 
     Raises:
         DataError: Names every unknown option and what may have been meant.
     """
+    pattern = options.get("group_pattern")
+    try:
+        re.compile(pattern or "")
+    except (re.error, TypeError) as error:
+        raise DataError(
+            f"reader {reader}: group_pattern {pattern!r} is no regular expression ({error})"
+        ) from None
     allowed = [*allowed, "splits"]
     unknown = [f"{key!r}{_did_you_mean(key, allowed)}" for key in options if key not in allowed]
     if unknown:
         raise DataError(
             f"reader {reader} has no option {', '.join(unknown)}; its options: {', '.join(sorted(allowed))}"
         )
+
+
+def check_kinds(
+    reader: str,
+    options: dict[str, Any],
+    text: Iterable[str] = (),
+    lists: Iterable[str] = (),
+    switches: Iterable[str] = (),
+) -> None:
+    """Refuses option values of another kind than the reader takes, all at once.
+
+    Args:
+        reader: Its name, for the message.
+        options: The card's.
+        text: Names of options that are one text.
+        lists: That are a list of words or numbers.
+        switches: That are true or false.
+
+    Raises:
+        DataError: Names every value that can't be meant.
+    """
+    faults = [
+        f"{name} {options[name]!r} is no text" for name in text if not isinstance(options.get(name, ""), str)
+    ]
+    for name in lists:
+        given = options.get(name, [])
+        if not isinstance(given, list | tuple) or not all(
+            isinstance(one, str | int | float) for one in given
+        ):
+            faults.append(f"{name} {given!r} is no list of words")
+    faults += [
+        f"{name} {options[name]!r} is neither true nor false"
+        for name in switches
+        if not isinstance(options.get(name, False), bool)
+    ]
+    if faults:
+        raise DataError(f"reader {reader}: {'; '.join(faults)}")
 
 
 def hashed(key: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from medkit.errors import DataError
 from medkit.privacy.text import clean
-from medkit.readers import Rejected, inside
+from medkit.readers import Rejected, check_kinds, inside
 from medkit.readers.table import table_rows
 
 OPTIONS = ("table", "key", "labels", "unknown", "group", "split", "caption")
@@ -50,6 +50,7 @@ class CaseTable:
         self._faults: list[Rejected] = []
         self._used: set[str] = set()
         self.path: Path | None = None
+        check_kinds(reader, options, ("table", "key", "group", "split", "caption"), ("labels", "unknown"))
         given = options.get("table")
         if given is None:
             idle = [name for name in OPTIONS if name in options]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from medkit.errors import DataError
-from medkit.readers import group_of, hashed, ids_of
+from medkit.readers import check_kinds, group_of, hashed, ids_of
 from medkit.readers.case_table import Case
-from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms
+from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms, write_mapping
 
 OPTIONS = ("group_pattern", "names", "mapping")
 
@@ -30,6 +28,7 @@ class FileNames:
     """
 
     def __init__(self, reader: str, root: Path, options: dict[str, Any], files: list[Path]):
+        check_kinds(reader, options, text=("mapping",))
         given = options.get("names", "hashed")
         if given not in ("hashed", "kept"):
             raise DataError(f"reader {reader}: names {given!r} is none of hashed, kept")
@@ -71,14 +70,4 @@ class FileNames:
         if not self.options.get("mapping"):
             return
         rows = [(self.of(path), path.relative_to(self.root).as_posix()) for path in files]
-        rows.sort(key=lambda row: row[1])
-        try:
-            place = Path(self.options["mapping"]).expanduser()
-            target = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(target, "w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(["record", "file"])
-                writer.writerows(rows)
-        except OSError as error:
-            why = f"the mapping file can't be written ({error.strerror})"
-            raise DataError(f"reader {self.reader}: {why}") from None
+        write_mapping(self.reader, self.options["mapping"], sorted(rows, key=lambda row: row[1]))

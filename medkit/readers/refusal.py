@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from medkit.errors import DataError
+from medkit.errors import DataError, MissingExtra
 
 
 class Refusal(DataError):
@@ -35,10 +35,11 @@ def within_one_file(refused: type[Refusal], too_much: Refusal) -> Iterator[None]
 
     Raises:
         Refusal: In place of any error.
+        MissingExtra: What is missing is missing for every file.
     """
     try:
         yield
-    except refused:
+    except (refused, MissingExtra):
         raise
     except MemoryError:
         raise too_much from None

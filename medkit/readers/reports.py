@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medkit.errors import DataError
 from medkit.privacy.presidio import Finder
-from medkit.privacy.text import Known, clean
+from medkit.privacy.text import Cleaned, Known, clean
 from medkit.readers import Merged, Record, Rejected, inside
 
 MOST_BYTES = 1 << 20
@@ -46,12 +46,13 @@ class Reports:
         give: object = ("caption",),
         finder: Finder | None = None,
     ):
-        if not isinstance(give, list | tuple) or not give or not set(give) <= set(GIVE):
+        if not isinstance(give, list | tuple) or not give or any(one not in GIVE for one in give):
             raise DataError(f"reader {reader}: give {give!r} is no list of {' and '.join(GIVE)}")
         self.give = tuple(give)
         self.root, self.pattern, self.name, self.finder = root, pattern, name, finder
         self._given: dict[Path, str] = {}
         self._faults: dict[Path, str] = {}
+        self._cleaned: tuple[str, Known | None, Cleaned] | None = None
         self._glob = None
         if pattern is None:
             return
@@ -100,7 +101,10 @@ class Reports:
             if path is not None:
                 self._faults[path] = "too long, empty or no UTF-8 text"
             return None, (("no report", "its file can't be used"),)
-        cleaned = clean(text, known, self.finder)
+        # Every slice of a series asks for the same report.
+        if self._cleaned is None or self._cleaned[:2] != (text, known):
+            self._cleaned = text, known, clean(text, known, self.finder)
+        cleaned = self._cleaned[2]
         self._given.setdefault(path, record)
         found = ", ".join(f"{count} {kind}" for kind, count in sorted(cleaned.found.items()))
         return cleaned.text, (("report cleaned", found),) if found else ()

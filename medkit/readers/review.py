@@ -28,8 +28,8 @@ from medkit.readers.dicom.burned_in import check_is_picture
 from medkit.readers.dicom.decode import describe
 from medkit.readers.dicom.files import DEFAULT_LIMITS, quiet, read_file
 from medkit.readers.dicom.identity import KEY_VARIABLE, Pseudonyms
+from medkit.readers.dicom.loading import Loading
 from medkit.readers.dicom.profiles import choose_profiles
-from medkit.readers.dicom.reader import Loading
 from medkit.readers.dicom.reasons import REASONS, Refused, one_file
 from medkit.readers.dicom.screening import Screening
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from medkit.errors import DataError
+from medkit.errors import DataError, MissingExtra
 from medkit.readers.dicom.profiles import Profile
 from medkit.readers.dicom.render import PERCENTILES, spread_over
 from medkit.readers.dicom.tone import between
@@ -59,6 +59,16 @@ class Transforms:
         """Whether values still mean what they did, so that windows apply."""
         return all(name in KEEP_UNITS for name, _ in self.intensity)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options of a card that ask for the same, as JSON holds them."""
+        told: dict[str, Any] = {"orientation": self.orientation}
+        if self.spacing_mm is not None:
+            told["spacing_mm"] = list(self.spacing_mm)
+        if self.intensity:
+            told["intensity"] = {name: dict(settings) for name, settings in self.intensity}
+        return told
+
 
 def read_transforms(
     reader: str, options: dict[str, Any], profile: Profile | None = None
@@ -94,10 +104,22 @@ def read_transforms(
             "windows of them; choose percentiles"
         )
     if importlib.util.find_spec("monai") is None:
-        raise DataError(
+        raise MissingExtra(
             f'reader {reader}: {", ".join(OPTIONS)} need MONAI: pip install "medkit-lmm[volumes]"'
         )
     return transforms
+
+
+def check_profiles(reader: str, *profiles: Profile) -> None:
+    """Refuses profiles that can't show a volume as a whole.
+
+    Raises:
+        DataError: One equalises every picture by itself.
+    """
+    for profile in profiles:
+        if profile.equalise:
+            what = f"profile {profile.name} is for radiographs"
+            raise DataError(f"reader {reader}: {what}; choose windows or percentiles for volumes")
 
 
 def shape_after(

@@ -84,7 +84,7 @@ def check_patient(given: Any) -> tuple[str, ...]:
     Raises:
         DataError: It asks for anything else.
     """
-    wanted = tuple([given] if isinstance(given, str) else given or ())
+    wanted = tuple(given) if isinstance(given, list | tuple) else (given,) if given else ()
     unknown = [str(one) for one in wanted if one not in ABOUT_PATIENT]
     if unknown:
         raise DataError(

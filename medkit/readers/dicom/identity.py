@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -55,13 +56,25 @@ class Pseudonyms:
         return self.name("file", file), "file"
 
 
-def write_mapping(path: str, records: list[str], names: list[str]) -> None:
-    """Writes which record is which file, readable by its owner only."""
+def write_mapping(reader: str, path: str, rows: Iterable[tuple[str, str]]) -> None:
+    """Writes which record is which file, readable by its owner only, even where the file was another's to read.
+
+    Args:
+        reader: Its name, for the message.
+        path: The file.
+        rows: (record, file) pairs.
+
+    Raises:
+        DataError: It can't be written.
+    """
     try:
-        target = os.open(Path(path).expanduser(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        place = Path(path).expanduser()
+        place.unlink(missing_ok=True)
+        target = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(target, "w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["record", "file"])
-            rows.writerows(zip(records, names, strict=True))
-    except OSError as error:
-        raise DataError(f"reader dicom: the mapping file can't be written ({error.strerror})") from None
+            writer = csv.writer(file)
+            writer.writerow(["record", "file"])
+            writer.writerows(rows)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise DataError(f"reader {reader}: the mapping file can't be written ({why})") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medkit.privacy.ocr import Line
+from medkit.privacy.pixels import boxes_for
 from medkit.privacy.profile import Mask
 from medkit.readers import Loaded
 from medkit.readers.dicom.burned_in import Box
@@ -16,7 +17,7 @@ from medkit.readers.dicom.profiles import Profile
 from medkit.readers.dicom.reasons import Refused, one_file
 from medkit.readers.dicom.reduced import fit_small
 from medkit.readers.dicom.render import PERCENTILES, render, spread_over, units_of
-from medkit.readers.dicom.screening import hidden_by, judge, text_in
+from medkit.readers.dicom.screening import judge, text_in
 from medkit.readers.dicom.series import Volume, read_stored, runs_of
 from medkit.readers.slices import montage, shrink
 
@@ -38,6 +39,7 @@ class Loading:
         side: Shorter side in px that larger pictures are shrunk to, or None: they keep their size.
         masks: Regions that become black, by device.
         ocr: Whether text in the pictures is looked for: ``off``, ``flag`` or ``quarantine``.
+        released: Files whose text a person looked at: it is told and never keeps the pictures back.
     """
 
     places: tuple[tuple[Path, tuple[int, ...]], ...]
@@ -49,6 +51,7 @@ class Loading:
     side: int | None = None
     masks: tuple[Mask, ...] = ()
     ocr: str = "off"
+    released: tuple[Path, ...] = ()
 
     def __call__(self) -> Loaded:
         """Decodes and renders.
@@ -64,18 +67,21 @@ class Loading:
         pictures: list[Any] = []
         notes: dict[tuple[str, str], None] = {}
         lines: list[Line] = []
+        seen: list[Line] = []
         for path, frames in self.places:
             wanted = list(frames)
             dataset, about, stored = read_stored(path, wanted, self.limits, self._enough())
             if len(self.places) == 1 and stored.values.min() == stored.values.max():
                 raise Refused("one value")
-            hide = hidden_by(self.masks, dataset)
+            hide = boxes_for(dataset, self.masks)
             made = render(dataset, stored, about, self.profile, wanted, spread, self.keep, hide)
-            lines += text_in(made.pictures, dataset) if self.ocr != "off" else []
+            if self.ocr != "off":
+                (seen if path in self.released else lines).extend(text_in(made.pictures, dataset))
             size = stored.values.shape[1:3]
             pictures += [one if self.tile else self._fitted(one, size, about) for one in made.pictures]
             notes |= dict.fromkeys(made.notes)
-        notes |= judge(lines, self.ocr)
+        judge(lines, self.ocr)
+        notes |= judge(lines + seen, "flag")
         if self.tile is not None:
             pictures = [shrink(montage(pictures, self.tile), self.side)]
         return Loaded(pictures, tuple(notes))

@@ -106,13 +106,20 @@ def profile_from(settings: dict[str, Any]) -> Profile:
     return make_profile(name, {key: settings[key] for key in KEYS if key in settings} | {"version": version})
 
 
-def carried(profile: Profile) -> dict[str, Any]:
-    """Gives what a sample's source says of its profile: the name, and the settings of one that no table has."""
+def carried(profile: Profile, transforms: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Gives what a sample's source says of how it was rendered.
+
+    Args:
+        profile: The profile; its name is told, and the settings of one that no table has.
+        transforms: What was done to the volume before (``volumes.Transforms.settings``); told with the settings.
+    """
     told: dict[str, Any] = {"render": profile.name}
-    if profile not in shipped().values():
-        told["render_settings"] = {
-            key: value for key, value in settings_of(profile).items() if key != "profile"
-        }
+    settings = settings_of(profile)
+    del settings["profile"]
+    if transforms is not None:
+        told["render_settings"] = {**settings, "transforms": transforms}
+    elif profile not in shipped().values():
+        told["render_settings"] = settings
     return told
 
 
@@ -126,6 +133,10 @@ def choose_profiles(card: Any) -> dict[str, Profile]:
     Raises:
         DataError: A name is unknown or a profile makes no sense.
     """
+    if card is not None and not isinstance(card, str | dict):
+        raise DataError(
+            f"profiles {card!r} is neither a render profile's name nor a mapping of modality to one"
+        )
     given: dict[str, Any] = {"*": card} if isinstance(card, str) else dict(card or {})
     chosen = given if isinstance(card, str) else {**DEFAULTS, **given}
     return {str(modality).upper(): _profile(str(modality), one) for modality, one in chosen.items()}

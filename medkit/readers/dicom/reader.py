@@ -6,7 +6,6 @@ of the allow-list and keyed hashes leave this room; file names, UIDs and every o
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any
 from medkit.errors import DataError
 from medkit.privacy.presidio import read_finder
 from medkit.privacy.text import known_values
-from medkit.readers import Merged, Record, Rejected, check_options, split_of
+from medkit.readers import Merged, Record, Rejected, check_kinds, check_options, files_below, split_of
 from medkit.readers.dicom.burned_in import Box, check_is_picture
 from medkit.readers.dicom.decode import describe
 from medkit.readers.dicom.facts import check_patient, facts_of
@@ -29,6 +28,7 @@ from medkit.readers.dicom.reasons import Refused, one_file
 from medkit.readers.dicom.screening import Screening, read_screening
 from medkit.readers.dicom.segmentation import is_segmentation, segments_in, series_of
 from medkit.readers.dicom.series import (
+    VOLUMES,
     Slice,
     Volume,
     order_slices,
@@ -39,15 +39,8 @@ from medkit.readers.dicom.series import (
 )
 from medkit.readers.dicom.stack import StackLoading, count_across, extent, marked, marked_facts, stack_grid
 from medkit.readers.reports import Reports
-from medkit.readers.slices import (
-    SlicePlan,
-    choose,
-    choose_slices,
-    read_plan,
-    read_side,
-    say,
-)
-from medkit.readers.volumes import ACROSS, Transforms, backwards, read_transforms, sides_of
+from medkit.readers.slices import SlicePlan, choose, choose_slices, read_plan, read_side, say
+from medkit.readers.volumes import ACROSS, Transforms, backwards, check_profiles, read_transforms, sides_of
 from medkit.readers.volumes import OPTIONS as TRANSFORMS
 
 OPTIONS = (
@@ -57,7 +50,8 @@ OPTIONS = (
 )  # fmt: skip
 REPORT_FIELDS = ("accession", "study", "series", "name", "folder")
 LABELS = ("modality", "body_part", "view", "side")
-VOLUMES = ("CT", "MR", "PT")
+TEXTS = ("mapping", "reports", "released", "licence")
+OF_SERIES = ("slices", "segmentations", *TRANSFORMS)
 
 
 @dataclass
@@ -144,13 +138,13 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
         DataError: The folder is missing or empty, or an option makes no sense.
     """
     reading = _begin(root, options)
-    files = _files(reading.root)
+    files = files_below(reading.root)
     if not files:
         raise DataError(f"{reading.root} holds no file; give the folder of the DICOM files")
     names = [path.relative_to(reading.root).as_posix() for path in files]
     records = [reading.names.name("file", name) for name in names]
     if options.get("mapping"):
-        write_mapping(options["mapping"], records, names)
+        write_mapping("dicom", options["mapping"], zip(records, names, strict=True))
     reports = [path for path in files if reading.reports.holds(path)]
     for path, name, record in zip(files, names, records, strict=True):
         if reading.reports.holds(path):
@@ -171,6 +165,11 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
 
 def _begin(root: Path, options: dict[str, Any]) -> _Reading:
     check_options("dicom", options, OPTIONS)
+    check_kinds("dicom", options, TEXTS, ("modalities",), ("series", "segmentations"))
+    if not options.get("series") and (idle := [name for name in OF_SERIES if options.get(name)]):
+        raise DataError(
+            f"reader dicom: {', '.join(idle)} need series: true, for single pictures have none of it"
+        )
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the folder of the DICOM files")
@@ -181,16 +180,22 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
     if not isinstance(seconds, int | float) or not 0 < seconds < 86_400:
         raise DataError(f"reader dicom: seconds {seconds!r} is no time above 0")
     labels = options.get("labels")
-    if labels is not None and not isinstance(labels, dict):
-        raise DataError("reader dicom: labels maps segment numbers or code values to names")
+    if labels is not None and not (isinstance(labels, dict) and options.get("segmentations")):
+        raise DataError(
+            "reader dicom: labels maps segment numbers or code values to names, with segmentations: true"
+        )
     plan = read_plan("dicom", options.get("slices", 16))
     if plan.show == "finding" and not options.get("segmentations"):
         raise DataError("reader dicom: slices.show finding needs segmentations: true")
-    names = Pseudonyms()
+    names, profiles = Pseudonyms(), choose_profiles(options.get("profiles"))
+    transforms = read_transforms("dicom", options)
+    if transforms is not None:
+        shown = (profiles.get(modality) or profiles.get("*") for modality in VOLUMES)
+        check_profiles("dicom", *(one for one in shown if one is not None))
     return _Reading(
         root,
         options,
-        choose_profiles(options.get("profiles")),
+        profiles,
         check_patient(options.get("patient")),
         Limits(seconds=float(seconds)),
         names,
@@ -206,16 +211,8 @@ def _begin(root: Path, options: dict[str, Any]) -> _Reading:
             read_finder(options.get("presidio"), "reader dicom"),
         ),
         read_side("dicom", options.get("side_px")),
-        read_transforms("dicom", options),
+        transforms,
     )
-
-
-def _files(root: Path) -> list[Path]:
-    found = []
-    for parent, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.is_file())
 
 
 def _scan(path: Path, record: str, name: str, reading: _Reading) -> _Scanned | None:
@@ -251,7 +248,9 @@ def _scan(path: Path, record: str, name: str, reading: _Reading) -> _Scanned | N
                 "folder": path.parent.relative_to(reading.root).as_posix(),
             }
             scanned.report, scanned.notes = reading.reports.of(record, values, known_values(dataset))
-        if reading.options.get("series") and modality in VOLUMES and series and about.samples == 1:
+        # Marked regions are a picture's own: a volume has none.
+        whole = about.samples == 1 and keep is None
+        if reading.options.get("series") and modality in VOLUMES and series and whole:
             scanned.slices = slices_of(path, dataset)
             reading.waiting[series].append(scanned)
             return None
@@ -277,28 +276,34 @@ def _series_records(
     series: str, members: list[_Scanned], reading: _Reading
 ) -> Iterator[Record | Rejected | Merged]:
     """Gives the record of a series, or a row a file that says why there is none."""
-    slices = [one for member in members for one in member.slices]
+    slices, marks = [one for member in members for one in member.slices], reading.marks.pop(series, [])
     if len(slices) == 1:
-        yield from reading.reports.made(_picture_record(members[0], reading))
+        first = members[0]
+        if reading.transforms is not None:
+            first.notes += (("not transformed", "the series has one slice"),)
+        yield from reading.reports.made(_picture_record(first, reading))
+        for record, _ in marks:
+            yield Rejected(
+                record, "segmentation doesn't fit", f"its series, record {first.id}, has one slice"
+            )
         return
     name = reading.names.name("series", series)
     try:
         volume = order_slices(slices)
+        loading, facts, notes = _shown_of(volume, members, marks, reading)
     except Refused as refused:
         detail = f"series {name} of {len(members)} files: {refused.detail}"
         for member in members:
             yield Rejected(member.id, refused.reason, detail)
-        return
-    marks = reading.marks.pop(series, [])
-    try:
-        loading, facts, notes = _shown_of(volume, members, marks, reading)
-    except Refused as refused:
-        for member in members:
-            yield Rejected(member.id, refused.reason, f"series {name}: {refused.detail}")
         for record, _ in marks:
             yield Rejected(record, refused.reason, f"its series {name}")
         return
-    yield from reading.reports.made(_record(name, loading, facts, members[0], reading, notes))
+    reported = [member for member in members if member.report is not None]
+    count = len({member.report for member in reported})
+    if count > 1:
+        notes += (("several reports", f"{count} for one series; the first was taken"),)
+    first = [*reported, *members][0]
+    yield from reading.reports.made(_record(name, loading, facts, first, reading, notes))
     for member in members:
         yield Merged(member.id, "slice of a series", f"in record {name}")
     for record, _ in marks:
@@ -315,7 +320,8 @@ def _shown_of(
     """
     first, plan, transforms = members[0], reading.plan, reading.transforms
     tile = plan.tile if plan.show == "montage" else None
-    masks, ocr = reading.screening.masks, reading.screening.ocr_of(*(member.id for member in members))
+    ocr = reading.screening.ocr_of(*(member.id for member in members))
+    how = (tile, reading.side, reading.screening.masks, ocr)
     plane = plane_of(volume.slices[0].orientation)
     with one_file(), quiet():
         segments = [
@@ -330,24 +336,12 @@ def _shown_of(
     spacing_mm, order, against = volume.spacing_mm, plane_as_said(plane, volume), False
     if transforms is None:
         places = tuple(runs_of([volume.slices[index] for index in chosen]))
-        loading = Loading(
-            places, first.profile, reading.limits, first.keep, volume, tile, reading.side, masks, ocr
-        )
+        released = tuple(one.path for one in members if one.id in reading.screening.released)
+        loading = Loading(places, first.profile, reading.limits, first.keep, volume, *how, released)
     else:
         if first.profile.windows and not transforms.keeps_units:
             raise Refused("values are not Hounsfield units", "the intensity steps change what values mean")
-        loading = StackLoading(
-            volume,
-            first.profile,
-            reading.limits,
-            plane,
-            tuple(chosen),
-            transforms,
-            tile,
-            reading.side,
-            masks,
-            ocr,
-        )
+        loading = StackLoading(volume, first.profile, reading.limits, plane, tuple(chosen), transforms, *how)
         spacing = stack_grid(volume, transforms)[1]
         spacing_mm = (spacing[ACROSS[plane]], *sides_of(plane, spacing))
         order, against = plane, backwards(plane, transforms.orientation)
@@ -393,5 +387,8 @@ def _record(
         split=split_of(scanned.path, reading.root, reading.options.get("splits", ())),
         licence=reading.options.get("licence", ""),
         notes=notes,
-        extra=carried(loading.profile),
+        extra=carried(
+            loading.profile,
+            loading.transforms.settings if isinstance(loading, StackLoading) else None,
+        ),
     )

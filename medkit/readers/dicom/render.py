@@ -129,7 +129,7 @@ def tone_of(
         raise Refused("values are not Hounsfield units", f"profile {profile.name}")
     modality = modality_transform(dataset, frame, about.signed)
     padding = padding_of(dataset, stored, about)
-    inverted = about.photometric == "MONOCHROME1" or word_of(dataset, "PresentationLUTShape") == "INVERSE"
+    inverted = is_inverted(dataset)
     if profile.windows:
         shows: tuple[Ramp | Table, ...] = tuple(between(low, high) for low, high in profile.windows)
     elif profile.percentiles:
@@ -137,6 +137,14 @@ def tone_of(
     else:
         shows = (_from_file(dataset, frame, stored, modality, padding, notes),)
     return Tone(modality, shows, inverted, padding)
+
+
+def is_inverted(dataset: Dataset) -> bool:
+    """Whether the least value is shown as white (PS3.3 C.7.6.3.1.2, C.11.6)."""
+    return (
+        word_of(dataset, "PhotometricInterpretation") == "MONOCHROME1"
+        or word_of(dataset, "PresentationLUTShape") == "INVERSE"
+    )
 
 
 def has_hounsfield_units(dataset: Dataset, frame: int) -> bool:

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from medkit.errors import DataError
 from medkit.privacy.masks import read_masks
 from medkit.privacy.ocr import CHOICES, Line, check_installed, find_text, say
-from medkit.privacy.pixels import mask_for
+from medkit.privacy.pixels import boxes_for
 from medkit.privacy.profile import Mask
 from medkit.privacy.text import known_values
 from medkit.readers.dicom.burned_in import Box, clean_regions
@@ -55,7 +55,7 @@ class Screening:
         try:
             boxes = clean_regions(dataset, about)
         except Refused:
-            if mask_for(dataset, self.masks) is None:
+            if not boxes_for(dataset, self.masks):
                 raise
             return None
         return None if boxes is None else tuple(boxes)
@@ -63,12 +63,6 @@ class Screening:
     def ocr_of(self, *files: str) -> str:
         """Gives what OCR does with a record of these files: what a person released is never kept back."""
         return "flag" if self.ocr == "quarantine" and self.released.issuperset(files) else self.ocr
-
-
-def hidden_by(masks: tuple[Mask, ...], dataset: Dataset) -> tuple[Box, ...]:
-    """Gives the boxes of a picture that become black, () where no mask fits its device and size."""
-    mask = mask_for(dataset, masks) if masks else None
-    return mask.boxes if mask is not None else ()
 
 
 def text_in(pictures: Iterable[np.ndarray], dataset: Dataset) -> list[Line]:

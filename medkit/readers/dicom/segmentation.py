@@ -23,6 +23,7 @@ from medkit.readers.dicom.worker import decode_apart
 CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 KINDS = ("BINARY", "FRACTIONAL", "LABELMAP")
 MOST_SEGMENTS = 256
+MOST_VALUES = 1 << 32  # of all masks together, a byte each
 SHIFT = 0.5  # of a pixel
 OFF_SLICE = 0.1  # of the distance between slices
 
@@ -70,7 +71,7 @@ def segments_in(path: Path, volume: Volume, limits: Limits, labels: dict[str, st
         labels: Segment number or code value -> name; segments that it lacks are left out. None: all, by their number.
 
     Raises:
-        Refused: The file is damaged, or its frames don't lie on the volume's slices.
+        Refused: The file is damaged, its frames don't lie on the volume's slices, or its masks would fill the memory.
     """
     with quiet():
         dataset = read_file(path, limits)
@@ -102,6 +103,12 @@ def segments_in(path: Path, volume: Volume, limits: Limits, labels: dict[str, st
                 values = stored.values[frame]
                 marked = values == number if kind == "LABELMAP" else values > half
                 if number not in masks:
+                    count = (len(masks) + 1) * first.columns * first.rows * len(volume.slices)
+                    if count > MOST_VALUES:
+                        detail = (
+                            f"more than {len(masks)} segments of the volume's size; name fewer with labels"
+                        )
+                        raise Refused("too many pixels", detail)
                     masks[number] = np.zeros((first.columns, first.rows, len(volume.slices)), bool)
                 masks[number][:, :, place] |= marked.T
     return [Segment(names[number], number, mask) for number, mask in sorted(masks.items()) if mask.any()]

@@ -32,6 +32,7 @@ from medkit.readers.dicom.reasons import Refused
 from medkit.readers.dicom.render import modality_transform
 from medkit.readers.dicom.worker import decode_apart
 
+VOLUMES = ("CT", "MR", "PT")  # modalities whose series are volumes
 SAME_DIRECTION = 1e-2
 SAME_SPACING = 1e-3
 SAME_PLACE = 0.01  # share of the usual gap

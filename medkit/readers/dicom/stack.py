@@ -7,13 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from medkit.privacy.profile import Mask
+from medkit.privacy.pixels import boxes_for
+from medkit.privacy.profile import Box, Mask
 from medkit.readers import Loaded
 from medkit.readers.dicom.files import Limits, quiet, read_file
 from medkit.readers.dicom.profiles import Profile
 from medkit.readers.dicom.reasons import Refused, one_file
-from medkit.readers.dicom.render import has_hounsfield_units, modality_transform, padding_of
-from medkit.readers.dicom.screening import hidden_by, judge, text_in
+from medkit.readers.dicom.render import (
+    has_hounsfield_units,
+    is_inverted,
+    modality_transform,
+    padding_of,
+)
+from medkit.readers.dicom.screening import judge, text_in
 from medkit.readers.dicom.segmentation import Segment
 from medkit.readers.dicom.series import Volume, read_stored, runs_of
 from medkit.readers.findings import Finding, extent_of, finding_facts, findings_of
@@ -66,21 +72,39 @@ class StackLoading:
             Refused: With the reason.
         """
         with one_file(), quiet():
+            header = read_file(self.volume.slices[0].path, self.limits, pixels=False)
             values, hidden = stack_values(self.volume, self.limits, self.profile, self.masks)
             if values.min() == values.max():
                 raise Refused("one value")
             values = transformed(values, stack_affine(self.volume), self.transforms)
             made = pictures_of(values, self.profile, self.plane, self.shown, self.transforms.orientation)
+            if is_inverted(header):
+                made = [255 - one for one in made]
             sides = sides_of(self.plane, stack_grid(self.volume, self.transforms)[1])
             pictures: list[Any] = [square(one, *sides) for one in made]
             notes: dict[tuple[str, str], None] = {("site mask applied", ""): None} if hidden else {}
             if self.ocr != "off":
-                notes |= judge(
-                    text_in(pictures, read_file(self.volume.slices[0].path, self.limits)), self.ocr
-                )
+                upright = [self._as_taken(one) for one in pictures]
+                notes |= judge(text_in(upright, header), self.ocr)
             if self.tile is not None:
                 pictures = [montage(pictures, self.tile)]
             return Loaded([shrink(one, self.side) for one in pictures], tuple(notes))
+
+    def _as_taken(self, picture: np.ndarray) -> np.ndarray:
+        """Turns a slice back to how its device wrote it: mirrored text is legible to a person and not to OCR."""
+        across = ACROSS[self.plane]
+        right, down = (axis for axis in range(3) if axis != across)
+        taken = np.asarray(self.volume.slices[0].orientation)
+        code = self.transforms.orientation
+        # Where columns and rows of the picture run to, along the axes of the body: 1 for left, posterior, superior.
+        runs = {axis: 1 if code[axis] == SHOWN_AS[axis] else -1 for axis in (right, down)}
+        if self.plane != "axial":
+            runs[down] = -1
+        if int(np.abs(taken[:3])[[right, down]].argmax()) == 1:
+            picture, right, down = picture.swapaxes(0, 1), down, right
+        if taken[3 + down] * runs[down] < 0:
+            picture = picture[::-1]
+        return picture[:, ::-1] if taken[right] * runs[right] < 0 else picture
 
 
 def stack_affine(volume: Volume) -> np.ndarray:
@@ -107,6 +131,8 @@ def stack_grid(
     if min(first.spacing_mm) <= 0:
         raise Refused("no positions", "the pixels have no spacing")
     shape = (first.columns, first.rows, len(volume.slices))
+    if np.prod(shape, dtype=np.int64) > MOST_VALUES:
+        raise Refused("too many pixels", f"{' x '.join(map(str, shape))} before resampling")
     found, spacing = shape_after(shape, stack_affine(volume), transforms)
     if np.prod(found, dtype=np.int64) > MOST_VALUES:
         raise Refused("too many pixels", f"{' x '.join(map(str, found))} after resampling")
@@ -116,19 +142,26 @@ def stack_grid(
 def stack_values(
     volume: Volume, limits: Limits, profile: Profile, masks: tuple[Mask, ...] = ()
 ) -> tuple[np.ndarray, bool]:
-    """Gives a series in the modality's unit; padding holds the least value of its slice, not its own far one.
+    """Gives a series in the modality's unit; padding holds the darkest value of its slice, not its own far one.
 
     Returns:
-        float32 [C,R,Z], and whether a mask of a device hid a part, which has the least value of its slice.
+        float32 [C,R,Z], and whether a mask of a device hid a part, whose value is black in every picture of the
+        series.
 
     Raises:
         Refused: A slice can't be read, or the profile needs Hounsfield units and there are none.
     """
     first = volume.slices[0]
     out = np.empty((first.columns, first.rows, len(volume.slices)), np.float32)
-    at, hidden = 0, False
+    at, inverted = 0, False
+    hidden: list[tuple[int, tuple[Box, ...]]] = []
     for path, frames in runs_of(volume.slices):
         dataset, about, stored = read_stored(path, list(frames), limits)
+        boxes = boxes_for(dataset, masks)
+        if at == 0:
+            inverted = is_inverted(dataset)
+        elif inverted != is_inverted(dataset):
+            raise Refused("mixed geometry", "some slices show the least value as white, others as black")
         for frame, values in zip(frames, stored.values, strict=True):
             if profile.unit == "HU" and not has_hounsfield_units(dataset, frame):
                 raise Refused("values are not Hounsfield units", f"profile {profile.name}")
@@ -137,13 +170,20 @@ def stack_values(
             if padding is not None:
                 filled = (values >= padding[0]) & (values <= padding[1])
                 if not filled.all():
-                    units[filled] = units[~filled].min()
-            for left, top, right, bottom in hidden_by(masks, dataset):
-                units[top:bottom, left:right] = units.min()
-                hidden = True
+                    shown = units[~filled]
+                    units[filled] = shown.max() if inverted else shown.min()
+            if boxes:
+                hidden.append((at, boxes))
             out[:, :, at] = units.T
             at += 1
-    return out, hidden
+    if hidden:
+        # No slice's own least value need be black, so the mask's lies at or below all that a picture can show.
+        ends = [end for window in profile.windows for end in window]
+        dark = max([float(out.max()), *ends]) if inverted else min([float(out.min()), *ends])
+        for place, boxes in hidden:
+            for left, top, right, bottom in boxes:
+                out[left:right, top:bottom, place] = dark
+    return out, bool(hidden)
 
 
 def marked(
@@ -156,7 +196,7 @@ def marked(
         spacing = _spacing(volume)
     found = []
     for one in segments:
-        mask = one.mask.astype(np.uint8)
+        mask = one.mask.view(np.uint8)
         if transforms is not None:
             mask = transformed(mask, stack_affine(volume), transforms, labels=True)
         # Without transforms slices are shown as they were taken: across the third axis, whatever plane that is.

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from medkit.errors import DataError
-from medkit.readers import Loaded, Merged, Picture, Record, Rejected, check_options, files_below, split_of
+from medkit.readers import (
+    Loaded,
+    Merged,
+    Picture,
+    Record,
+    Rejected,
+    check_kinds,
+    check_options,
+    files_below,
+    split_of,
+)
 from medkit.readers.case_table import OPTIONS as TABLE_OPTIONS
 from medkit.readers.case_table import Case, CaseTable
 from medkit.readers.file_names import OPTIONS as NAME_OPTIONS
@@ -70,6 +80,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
     """
     root = Path(root)
     check_options("frames", options, OPTIONS)
+    check_kinds("frames", options, ("modality", "licence"))
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the folder of the videos")
     most, limits = _checked(options)
@@ -130,7 +141,8 @@ def _places(survey: Survey, most: int) -> tuple[float, ...]:
     if survey.pages is not None:
         return tuple(choose_slices(survey.pages, most))
     length = survey.length_s or 0.0
-    return tuple(round(length * (index + 0.5) / most, 3) for index in range(most))
+    # A picture of no length is shown once: its record would have the same name again.
+    return tuple(dict.fromkeys(round(length * (index + 0.5) / most, 3) for index in range(most)))
 
 
 def _records(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medkit.errors import DataError
+from medkit.errors import MissingExtra
 from medkit.readers.nifti.reasons import Refused
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -81,7 +81,7 @@ def read_head(path: Path, limits: Limits = DEFAULT_LIMITS, unplaced: bool = Fals
 
     Raises:
         Refused: With the reason.
-        DataError: nibabel isn't installed.
+        MissingExtra: nibabel isn't installed.
     """
     nibabel = _nibabel()
     try:
@@ -255,6 +255,6 @@ def _nibabel():
     try:
         import nibabel
     except ImportError:
-        raise DataError('reader nifti needs nibabel: pip install "medkit-lmm[volumes]"') from None
+        raise MissingExtra('reader nifti needs nibabel: pip install "medkit-lmm[volumes]"') from None
     logging.getLogger("nibabel.global").disabled = True  # what it says of a header may quote it
     return nibabel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +12,18 @@ import numpy as np
 
 from medkit.errors import DataError
 from medkit.privacy.presidio import read_finder
-from medkit.readers import Loaded, Merged, Record, Rejected, check_options, group_of, inside, split_of
+from medkit.readers import (
+    Loaded,
+    Merged,
+    Record,
+    Rejected,
+    check_kinds,
+    check_options,
+    files_below,
+    group_of,
+    inside,
+    split_of,
+)
 from medkit.readers.dicom.profiles import Profile, carried, choose_profiles
 from medkit.readers.findings import extent_of, finding_facts, findings_of
 from medkit.readers.nifti.files import (
@@ -33,6 +43,7 @@ from medkit.readers.volumes import (
     SHOWN_AS,
     Transforms,
     backwards,
+    check_profiles,
     pictures_of,
     read_transforms,
     shape_after,
@@ -160,6 +171,8 @@ def placed(
     whole = (shape[0], shape[1], shape[2])
     if transforms is None:
         return whole, head.spacing_mm
+    if np.prod(whole, dtype=np.int64) > MOST_VALUES:
+        raise Refused("too many values", f"{' x '.join(map(str, whole))} before resampling")
     found, spacing = shape_after(whole, turned_affine(head), transforms)
     if np.prod(found, dtype=np.int64) > MOST_VALUES:
         raise Refused("too many values", f"{' x '.join(map(str, found))} after resampling")
@@ -168,6 +181,9 @@ def placed(
 
 def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
     check_options("nifti", options, OPTIONS)
+    check_kinds(
+        "nifti", options, ("modality", "masks", "reports", "licence"), ("give",), switches=("unplaced",)
+    )
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the folder of the NIfTI files")
     plane = options.get("plane", "axial")
@@ -176,10 +192,7 @@ def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
     modality = str(options.get("modality", "")).upper()
     chosen = choose_profiles(options.get("profiles"))
     profile = chosen.get(modality) or chosen["*"]
-    if profile.equalise:
-        raise DataError(
-            f"reader nifti: profile {profile.name} is for radiographs; choose windows or percentiles"
-        )
+    check_profiles("nifti", profile)
     labels = options.get("labels")
     if labels is not None and not (
         isinstance(labels, dict) and all(str(value).isdigit() for value in labels)
@@ -188,11 +201,7 @@ def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
     plan = read_plan("nifti", options.get("slices", 16))
     if plan.show == "finding" and not options.get("masks"):
         raise DataError("reader nifti: slices.show finding needs masks, the pattern of the masks' names")
-    found = []
-    for parent, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    files = sorted(path for path in found if path.is_file())
+    files = files_below(root)
     if not files:
         raise DataError(f"{root} holds no file; give the folder of the NIfTI files")
     names = _names(files, root)
@@ -275,7 +284,7 @@ def _record(path: Path, record: str, reading: _Reading) -> Record:
         split=split_of(path, reading.root, options.get("splits", ())),
         licence=options.get("licence", ""),
         notes=head.notes + notes + more,
-        extra=carried(reading.profile),
+        extra=carried(reading.profile, reading.transforms.settings if reading.transforms else None),
     )
 
 

@@ -15,6 +15,7 @@ from medkit.readers import (
     Picture,
     Record,
     Rejected,
+    check_kinds,
     check_options,
     files_below,
     split_of,
@@ -135,6 +136,7 @@ def read(root: Path, options: dict[str, Any]) -> Iterator[Record | Rejected | Me
 
 def _begin(root: Path, options: dict[str, Any]) -> tuple[_Reading, list[Path]]:
     check_options("slides", options, OPTIONS)
+    check_kinds("slides", options, ("boxes", "modality", "licence"), switches=("complete",))
     if not is_installed():
         raise MissingExtra("reader slides needs OpenSlide: pip install medkit-lmm[slides]")
     if not root.is_dir():
