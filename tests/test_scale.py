@@ -278,6 +278,12 @@ def test_workers_that_cannot_be_started_stop_the_step_and_reject_nothing():
         _made([Record("a", Drawn(1))], engine)
 
 
+def test_a_record_that_hangs_alone_is_waited_for_once(tmp_path):
+    records = [Record("a", Drawn(1, str(tmp_path / "diary"), "hangs"))]
+    assert _made(records, Processes(1, DEFAULT_LIMITS, record_seconds=1.0)) == {"a": "worker too slow"}
+    assert (tmp_path / "diary").read_text() == "1hangs\n"
+
+
 @pytest.mark.parametrize(
     "answer",
     [
