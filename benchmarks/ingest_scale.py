@@ -8,7 +8,7 @@ the processor time a record (main process and workers, from /proc: another progr
 clock, and the largest resident memory of all processes together, looked at four times a second. Making a picture, some
 60 microseconds, is part of the reading; it is the same work every time, so the cost in such units shows what a busy
 machine's caches and clock hide. ``--slices`` ingests an invented CT series slice by slice, with three windows
-and lossless WebP, by one process and by two, the clock's best of the rounds; it needs two idle cores.
+and lossless WebP, by one worker process and by two, the clock's best of the rounds; it needs two idle cores.
 """
 
 from __future__ import annotations

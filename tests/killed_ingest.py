@@ -1,4 +1,6 @@
-"""Ingests in child processes that are killed at given places, and then to the end: ``killed_ingest.py OUT SEED KILLS``.
+"""Ingests in child processes that are killed at given places, and then to the end.
+
+    killed_ingest.py OUT SEED KILLS WORKERS
 
 A place is the number of a call of a function of medkit, so that the kills fall into every part of the step. Prints the
 number of kills that came before the end.
@@ -22,13 +24,15 @@ RECORDS = 120
 
 
 def main() -> None:
-    out, seed, kills = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    out, (seed, kills, workers) = Path(sys.argv[1]), map(int, sys.argv[2:])
+    more = {"workers": workers} if workers else {}
     np.random.default_rng(0).random()  # what is imported on first use is imported here
     READERS["listed"] = "loaders"
     known.COMMIT_SECONDS = 0.0
-    settings = loaders.settings(out.parent, RECORDS, diary=str(out.parent / "diary"))
+    settings = loaders.settings(out.parent, RECORDS, diary=str(out.parent / "diary"), **more)
     ingest(loaders.settings(out.parent, RECORDS), {}, out.parent / "whole")
-    total = count_calls(lambda: ingest(loaders.settings(out.parent, RECORDS), {}, out.parent / "counted"))
+    counted = loaders.settings(out.parent, RECORDS, **more)
+    total = count_calls(lambda: ingest(counted, {}, out.parent / "counted"))
     order, done = random.Random(seed), 0
     for _ in range(kills):
         place = order.randrange(total)

@@ -280,7 +280,9 @@ class Worker:
         """Gives the outcome of each pickled image; one that kills the process or takes too long is rejected."""
         try:
             return self._ask(packed)
-        except (TimeoutError, EOFError, ValueError):
+        except (TimeoutError, EOFError, ValueError) as error:
+            if len(packed) == 1 and isinstance(error, TimeoutError):
+                return [self._too_slow()]  # it had all the time of one record
             # Which record it was shows when each is alone; one that was only unlucky gets its second try.
             return [self._alone(image) for image in packed]
 
@@ -288,9 +290,12 @@ class Worker:
         try:
             return self._ask([image])[0]
         except TimeoutError:
-            return Outcome((), (), "worker too slow", f"stopped after {self._seconds:g} s")
+            return self._too_slow()
         except (EOFError, ValueError):
             return Outcome((), (), "worker crashed")
+
+    def _too_slow(self) -> Outcome:
+        return Outcome((), (), "worker too slow", f"stopped after {self._seconds:g} s")
 
     def _ask(self, packed: list[bytes]) -> list[Outcome]:
         if self._stopped:
