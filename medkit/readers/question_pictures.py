@@ -141,14 +141,8 @@ class Pictures:
             return Shown(fault=("image missing", f"{name} is {member.file_size:,} bytes large"))
         try:
             return Shown([archive.read(member)], name, name)
-        except (
-            zipfile.BadZipFile,
-            RuntimeError,
-            NotImplementedError,
-            OSError,
-            EOFError,
-            zlib.error,
-        ) as error:
+        # zipfile raises RuntimeError for passwords and for compressions that it doesn't know.
+        except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, zlib.error) as error:
             return Shown(fault=("image missing", f"{name} can't be unpacked ({error})"))
 
     @cached_property
